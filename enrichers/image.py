@@ -1,0 +1,73 @@
+"""A decoded image and what its file says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decoding learned about a file, before any enricher saw it. Plain types only, so that it can be pickled.
+
+    `width` and `height` are pixels of the upright image. `exif` holds the tags by their EXIF names, as plain
+    types: numbers, strings, tuples of numbers; GPS tags are under `GPSInfo`, again by name.
+    """
+
+    format: str  #: "JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "HEIF" or "AVIF"
+    bytes: int  #: size of the file
+    sha256: str  #: hex digest of the whole file
+    width: int
+    height: int
+    orientation: int = 1  #: EXIF orientation as stored, 1 to 8; 1 where it is missing or invalid
+    mode: str = "RGB"  #: Pillow's mode as stored, e.g. "L", "P", "CMYK", "I;16"
+    bits: int = 8  #: bits a channel, as stored
+    frames: int = 1
+    has_alpha: bool = False
+    icc_profile: str | None = None  #: description of the embedded colour profile
+    exif: Mapping[str, Any] = field(default_factory=dict)
+    truncated: bool = False  #: the end of the file is missing, and the pixels are still of use
+
+
+@dataclass(slots=True)
+class Image:
+    """One image as enrichers see it.
+
+    `pixels` is (h, w, 3) uint8 RGB, upright (EXIF orientation applied), sRGB, alpha laid over white. It may be
+    smaller than the file says, never larger: `width` and `height` are those of the upright file.
+    `results` holds the answers of the enrichers named in `requires`, by name.
+    """
+
+    key: int
+    pixels: Pixels
+    width: int
+    height: int
+    facts: Facts
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def fitted(self, max_side: int) -> Pixels:
+        """The picture shrunk so that its longest side is at most `max_side` pixels; never enlarged."""
+        height, width = self.pixels.shape[:2]
+        scale = max_side / max(height, width)
+        if scale >= 1:
+            return self.pixels
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+    def full_box(self, x: float, y: float, width: float, height: float) -> Box:
+        """A box given as shares (0 to 1) of the picture → [x, y, width, height] in pixels of the upright file,
+        clipped to it."""
+        left, top = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
+        right, bottom = min(max(x + width, 0.0), 1.0), min(max(y + height, 0.0), 1.0)
+        return (
+            left * self.width,
+            top * self.height,
+            (right - left) * self.width,
+            (bottom - top) * self.height,
+        )
