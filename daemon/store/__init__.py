@@ -1,0 +1,1 @@
+"""All that is stored: the only package that knows the names of collections and fields."""
