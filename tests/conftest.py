@@ -1,0 +1,55 @@
+"""Fixtures that several kinds of tests share."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from daemon.embedded import EmbeddedServer
+from daemon.store.collections import Collections, Document, open_collections
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One embedded server for all tests of a run; each test takes a database of its own."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("server") / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database() -> str:
+    """The name of a database that no other test uses."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def collections(server: EmbeddedServer, database: str) -> AsyncIterator[Collections]:
+    """Open collections of an empty database."""
+    client: AsyncMongoClient[Document] = AsyncMongoClient(server.uri)
+    yield open_collections(client, database, "images")
+    await client.drop_database(database)
+    await client.close()
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        pytest.skip(f"{variable} is not set to a folder")
+    return Path(value).resolve()
+
+
+@pytest.fixture(scope="session")
+def eval_data() -> Path:
+    """The evaluation data's folder."""
+    return _folder("ENRICHD_EVAL_DATA")
+
+
+@pytest.fixture(scope="session")
+def eval_models() -> Path:
+    """A folder of optional models."""
+    return _folder("ENRICHD_EVAL_MODELS")
