@@ -32,6 +32,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _address_file(data: Path) -> Path:
+    return data.with_name(data.name + ".uri")
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _address(data: Path) -> str | None:
+    try:
+        return _address_file(data).read_text().strip()
+    except OSError:
+        return None
+
+
+def running(data: Path) -> str | None:
+    """The URI of the server that has `data` open at the moment, whichever process started it; None without one."""
+    uri = _address(data)
+    return uri if uri is not None and _answers(int(uri.partition("127.0.0.1:")[2].partition("/")[0])) else None
+
+
 class EmbeddedServer:
     """One server process; `start` returns when it accepts connections, `stop` when it has ended."""
 
@@ -73,21 +95,22 @@ class EmbeddedServer:
                 start_new_session=True,  # Ctrl-C reaches the daemon alone, which stops the server last
             )
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
+        while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 tail = self.log.read_text(errors="replace")[-1500:]
                 raise EmbeddedFailed(f"The embedded server did not start; the end of {self.log}:\n{tail}")
             time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        _address_file(self.data).write_text(self.uri)
 
     def stop(self) -> None:
         """Ends the process in an orderly way, by force after ten seconds."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
+        if process is None:
+            return
+        if _address(self.data) == self.uri:
+            _address_file(self.data).unlink()
+        if process.poll() is not None:
             return
         process.terminate()
         try:
