@@ -1,0 +1,101 @@
+"""The known people's exemplars in memory, to ask at once whom a new face clearly belongs to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from bson import ObjectId
+from numpy.typing import NDArray
+
+from daemon.calibration import Calibration
+from daemon.store import identities as store
+from daemon.store.collections import Collections
+from daemon.store.identities import ACTIVE, HIDDEN, Identity
+
+#: log-likelihood ratio from which a new face is given to an identity at once: odds of 3,000 to 1. What is less clear
+#: waits for the next recluster, which sees all faces together.
+SURE = 8.0
+#: how much nearer, in log-likelihood ratio, the best identity must be than the second
+MARGIN = 3.0
+#: clocks of several writers may differ by this much
+CLOCK_MARGIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The identity nearest to a face. `distance` is cosine; `sure`: it is near enough, and no other is as near."""
+
+    identity: ObjectId
+    distance: float
+    log_ratio: float
+    sure: bool
+    ignored: bool
+
+
+class Exemplars:
+    """All exemplars of the living identities; `refresh` reads what changed since the last time."""
+
+    def __init__(self) -> None:
+        self._known: dict[ObjectId, Identity] = {}
+        self._latest: datetime | None = None
+        self._matrices: dict[str, tuple[NDArray[np.float32], list[ObjectId]]] = {}
+
+    async def refresh(self, collections: Collections) -> None:
+        """Reads the identities that changed since the last call."""
+        query: dict[str, Any] = {} if self._latest is None else {"updated_at": {"$gt": self._latest - CLOCK_MARGIN}}
+        changed = False
+        async for document in collections.identities.find(query):
+            known = store.identity(document)
+            if (at := document.get("updated_at")) is not None and (self._latest is None or at > self._latest):
+                self._latest = at
+            if self._known.get(known.id) is None or not same(self._known[known.id], known):
+                changed = True
+            self._known[known.id] = known
+        if changed:
+            self._matrices.clear()
+
+    def forget(self, ids: list[ObjectId]) -> None:
+        """Takes identities out that no longer exist."""
+        for id in ids:
+            self._known.pop(id, None)
+        self._matrices.clear()
+
+    def _matrix(self, model: str) -> tuple[NDArray[np.float32], list[ObjectId]]:
+        if model not in self._matrices:
+            rows: list[NDArray[np.float32]] = []
+            owners: list[ObjectId] = []
+            for identity in self._known.values():
+                if identity.state not in (ACTIVE, HIDDEN):
+                    continue
+                for exemplar in identity.exemplars:
+                    if (vector := exemplar.embeddings.get(model)) is not None:
+                        rows.append(vector / max(float(np.linalg.norm(vector)), 1e-12))
+                        owners.append(identity.id)
+            self._matrices[model] = (np.stack(rows) if rows else np.zeros((0, 0), np.float32), owners)
+        return self._matrices[model]
+
+    def nearest(self, embeddings: Mapping[str, NDArray[np.float32]]) -> Nearest | None:
+        """The identity nearest to a face by the first of its embedding models that any identity has."""
+        for model in sorted(embeddings):
+            matrix, owners = self._matrix(model)
+            vector = embeddings[model]
+            if not len(owners) or matrix.shape[1] != vector.shape[0]:
+                continue
+            unit = np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+            distances = np.asarray(1.0 - matrix @ unit, dtype=np.float32)
+            best = int(np.argmin(distances))
+            others = distances[[owner != owners[best] for owner in owners]]
+            calibration = Calibration.of(model)
+            ratio = float(calibration.log_ratio(distances[best : best + 1])[0])
+            second = float(calibration.log_ratio(others.min(keepdims=True))[0]) if len(others) else -np.inf
+            sure = ratio >= SURE and ratio - second >= MARGIN
+            ignored = self._known[owners[best]].ignored
+            return Nearest(owners[best], float(distances[best]), ratio, sure, ignored)
+        return None
+
+
+def same(a: Identity, b: Identity) -> bool:
+    """Whether two readings of an identity offer the same exemplars."""
+    return (a.state, a.ignored, [e.face for e in a.exemplars]) == (b.state, b.ignored, [e.face for e in b.exemplars])

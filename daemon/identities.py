@@ -1,0 +1,388 @@
+"""Identities: reclustering faces into people, and showing people's names on the images."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from bson import ObjectId
+from numpy.typing import NDArray
+from pymongo import InsertOne, UpdateOne
+
+from daemon.calibration import Calibration
+from daemon.clustering import Constraints, Faces, cluster
+from daemon.config import Identities as Settings
+from daemon.recluster import Changes, Member, New, changes, match_identities
+from daemon.store import faces as face_store
+from daemon.store import identities as identity_store
+from daemon.store import links as link_store
+from daemon.store.collections import Collections, Document
+from daemon.store.faces import FORGOTTEN, IGNORED, NOT_A_FACE, batches
+from daemon.store.identities import ACTIVE, HIDDEN, MERGED, Exemplar, Identity
+from daemon.store.links import CANNOT, MUST, Link
+from daemon.store.vectors import stack, to_binary
+
+#: faces that stand for an identity when a new face is compared with it
+EXEMPLARS = 8
+#: seconds between attempts to follow the identities' names after the stream broke
+WATCH_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class ReclusterReport:
+    """What a recluster did, or would do (`dry_run`)."""
+
+    faces: int  #: faces looked at
+    identities: int  #: identities with at least one face afterwards
+    alone: int  #: faces that belong to no identity
+    changes: Changes
+    seconds: float
+    dry_run: bool
+
+    def document(self) -> Document:
+        """As plain types, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All faces of one embedding model, and what people decided on them."""
+
+    model: str
+    ids: list[ObjectId]
+    images: list[Mapping[str, Any]]
+    identities: list[ObjectId | None]
+    pinned: list[bool]
+    verdicts: list[str | None]
+    detached: list[bool]
+    scores: list[float]
+    faces: Faces
+
+
+async def active_model(collections: Collections) -> str | None:
+    """The embedding model that most faces have, so that a change of model takes effect once half of them have it."""
+    cursor = await collections.faces.aggregate(
+        [
+            {"$project": {"models": {"$map": {"input": {"$objectToArray": "$embeddings"}, "in": "$$this.k"}}}},
+            {"$unwind": "$models"},
+            {"$group": {"_id": "$models", "faces": {"$sum": 1}}},
+        ]
+    )
+    counts = [(-document["faces"], document["_id"]) async for document in cursor]
+    return str(min(counts)[1]) if counts else None
+
+
+async def load(collections: Collections, model: str) -> Loaded:
+    """Every face that has a vector of `model` and may be clustered: not those that are no faces or are forgotten."""
+    documents = [
+        document
+        async for document in face_store.all_of_model(collections, model)
+        if document.get("verdict") not in (NOT_A_FACE, FORGOTTEN) and (document.get("embeddings") or {}).get(model)
+    ]
+    documents.sort(key=lambda document: document["_id"])
+    dimensions = (len(documents[0]["embeddings"][model]) - 2) // 4 if documents else 0
+    vectors = stack((document["embeddings"][model] for document in documents), max(dimensions, 1))
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    photos: dict[Any, int] = {}
+    photo = [
+        photos.setdefault(document.get("image_sha256") or repr(document["image"]), len(photos))
+        for document in documents
+    ]
+    quality = [(document.get("quality") or {}).get("value") for document in documents]
+    return Loaded(
+        model=model,
+        ids=[document["_id"] for document in documents],
+        images=[document["image"] for document in documents],
+        identities=[document.get("identity") for document in documents],
+        pinned=[(document.get("assigned") or {}).get("by") == "user" for document in documents],
+        verdicts=[document.get("verdict") for document in documents],
+        detached=[bool(document.get("detached")) for document in documents],
+        scores=[float(document.get("score") or 0.0) for document in documents],
+        faces=Faces(
+            vectors=vectors,
+            quality=np.array([1.0 if value is None else value for value in quality], dtype=np.float32),
+            photo=np.array(photo, dtype=np.int64),
+        ),
+    )
+
+
+def constraints(loaded: Loaded, links: Sequence[Link]) -> Constraints:
+    """Links between faces → constraints between rows; faces that are not there are left out."""
+    row_of = {id: row for row, id in enumerate(loaded.ids)}
+
+    def rows(ids: Sequence[ObjectId]) -> tuple[int, ...]:
+        return tuple(row_of[id] for id in ids if id in row_of)
+
+    return Constraints(
+        must=tuple(rows(link.faces) for link in links if link.kind == MUST),
+        cannot=tuple((rows(link.faces), rows(link.others)) for link in links if link.kind == CANNOT and link.others),
+    )
+
+
+def resolve(identity: ObjectId | None, known: Mapping[ObjectId, Identity]) -> ObjectId | None:
+    """The living identity that an id stands for: follows merges; None where it no longer exists."""
+    seen: set[ObjectId] = set()
+    while identity is not None and identity not in seen:
+        seen.add(identity)
+        entry = known.get(identity)
+        if entry is None:
+            return None
+        if entry.state != MERGED:
+            return identity
+        identity = entry.merged_into
+    return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recluster will write: the identity of each face by row, and who is new, kept and emptied."""
+
+    owners: list[ObjectId | None]
+    created: list[ObjectId]
+    emptied: list[ObjectId]
+    changes: Changes
+
+
+def plan(
+    loaded: Loaded,
+    known: Mapping[ObjectId, Identity],
+    links: Sequence[Link],
+    labels: NDArray[np.int64],
+    min_faces: int,
+) -> Plan:
+    """Clusters → what changes, as a value."""
+    refused: dict[ObjectId, set[Hashable]] = defaultdict(set)
+    for link in links:
+        if link.kind == CANNOT and (identity := resolve(link.identity, known)) is not None:
+            for face in link.faces:
+                refused[face].add(identity)
+    members = [
+        Member(resolve(identity, known), pinned, frozenset(refused.get(id, ())))
+        for id, identity, pinned in zip(loaded.ids, loaded.identities, loaded.pinned, strict=True)
+    ]
+    kept = frozenset(entry.id for entry in known.values() if entry.name or entry.state == HIDDEN or entry.ignored)
+    matched = match_identities(labels, members, kept, min_faces)
+    created = [ObjectId() for _ in range(matched.created)]
+    owners = [created[owner.number] if isinstance(owner, New) else owner for owner in matched.owners]
+    living = {entry.id for entry in known.values() if entry.state != MERGED}
+    emptied = living - {owner for owner in owners if isinstance(owner, ObjectId)}
+    told = changes(loaded.identities, owners, len(created), len(emptied))
+    return Plan(owners, created, sorted(emptied), told)  # type: ignore[arg-type]
+
+
+async def recluster(collections: Collections, settings: Settings, *, dry_run: bool = False) -> ReclusterReport:
+    """Clusters all faces, matches the clusters to the identities and, unless `dry_run`, writes what changed."""
+    started = time.monotonic()
+    model = await active_model(collections)
+    known = await identity_store.load(collections)
+    if model is None:
+        if not dry_run:
+            await clear_emptied(collections, sorted(known), datetime.now(UTC))
+        return ReclusterReport(0, 0, 0, Changes(0, 0, 0, 0, 0, 0, 0), time.monotonic() - started, dry_run)
+    loaded = await load(collections, model)
+    links = await link_store.load(collections)
+    limits = constraints(loaded, links)
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        labels = await loop.run_in_executor(pool, cluster, loaded.faces, Calibration.of(model), limits)
+    change = plan(loaded, known, links, labels, settings.min_faces)
+    if not dry_run:
+        await apply(collections, loaded, known, change, datetime.now(UTC))
+    return ReclusterReport(
+        faces=len(loaded.ids),
+        identities=len({owner for owner in change.owners if owner is not None}),
+        alone=sum(owner is None for owner in change.owners),
+        changes=change.changes,
+        seconds=time.monotonic() - started,
+        dry_run=dry_run,
+    )
+
+
+def exemplars_of(vectors: NDArray[np.float32], quality: NDArray[np.float32], count: int) -> list[int]:
+    """Rows of (n, d) unit vectors that together lie nearest to all of them, best first: greedy facility location
+    (Nemhauser, Wolsey, Fisher 1978) over the 256 best faces."""
+    order = np.argsort(-quality, kind="stable")[:256]
+    similar = vectors[order] @ vectors[order].T
+    covered = np.full(len(order), -1.0, dtype=np.float32)
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(order)):
+        gain = np.maximum(similar, covered[None, :]).sum(axis=1)
+        gain[chosen] = -np.inf
+        best = int(np.argmax(gain))
+        chosen.append(best)
+        covered = np.maximum(covered, similar[best])
+    return [int(order[row]) for row in chosen]
+
+
+async def apply(
+    collections: Collections,
+    loaded: Loaded,
+    known: Mapping[ObjectId, Identity],
+    change: Plan,
+    now: datetime,
+) -> None:
+    """Writes a plan: new identities first, then faces (only those that nobody changed meanwhile), then what identities
+    and images show of them."""
+    for some in batches(change.created):
+        await collections.identities.bulk_write([InsertOne(identity_store.new_document(id, now)) for id in some])
+
+    rows: dict[ObjectId, list[int]] = defaultdict(list)
+    for row, owner in enumerate(change.owners):
+        if owner is not None:
+            rows[owner].append(row)
+    moved = [row for row, owner in enumerate(change.owners) if owner != loaded.identities[row]]
+    centroids = {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
+    operations = []
+    for row in moved:
+        owner = change.owners[row]
+        distance = None if owner is None else cosine_distance(loaded.faces.vectors[row], centroids[owner])
+        ignored = owner is not None and owner in known and known[owner].ignored
+        fields = {
+            **face_store.assignment(owner, "cluster", now, distance),
+            **({"verdict": IGNORED} if ignored else {}),
+        }
+        unchanged = {"_id": loaded.ids[row], "identity": loaded.identities[row], "verdict": loaded.verdicts[row]}
+        operations.append(UpdateOne(unchanged, {"$set": fields}))
+    await face_store.write(collections, operations)
+
+    await describe(collections, loaded, rows, centroids, known, now)
+    await clear_emptied(collections, change.emptied, now)
+    await project(collections, face_ids=[loaded.ids[row] for row in moved])
+    await project_names(collections)
+
+
+async def clear_emptied(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
+    """Deletes the identities without a face that no person ever named, hid or ignored; the others stay, with none."""
+    await identity_store.count_faces(collections, ids, now)
+    for some in batches(list(ids)):
+        nobody = {"_id": {"$in": list(some)}, "face_count": 0, "name": None, "state": ACTIVE, "ignored": False}
+        await collections.identities.delete_many(nobody)
+
+
+def cosine_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return round(1.0 - float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)), 6)
+
+
+async def describe(
+    collections: Collections,
+    loaded: Loaded,
+    rows: Mapping[ObjectId, Sequence[int]],
+    centroids: Mapping[ObjectId, NDArray[np.float32]],
+    known: Mapping[ObjectId, Identity],
+    now: datetime,
+) -> None:
+    """Writes counts, cover, exemplars and centroid of the identities where they changed."""
+    operations = []
+    for owner, members in rows.items():
+        own = np.array(members)
+        best = exemplars_of(loaded.faces.vectors[own], loaded.faces.quality[own], EXEMPLARS)
+        exemplars = [Exemplar(loaded.ids[own[row]], {loaded.model: loaded.faces.vectors[own[row]]}) for row in best]
+        there = [row for row in members if not loaded.detached[row]]
+        fields = {
+            "face_count": len(there),
+            "image_count": len({repr(loaded.images[row]) for row in there}),
+            "cover_face": exemplars[0].face,
+        }
+        entry = known.get(owner)
+        if (
+            entry is not None
+            and (entry.face_count, entry.image_count, entry.cover_face) == tuple(fields.values())
+            and [(e.face, sorted(e.embeddings)) for e in entry.exemplars]
+            == [(e.face, [loaded.model]) for e in exemplars]
+        ):
+            continue
+        fields |= {
+            "exemplars": identity_store.exemplars_document(exemplars),
+            "centroid": {loaded.model: to_binary(centroids[owner])},
+            "updated_at": now,
+        }
+        operations.append(UpdateOne({"_id": owner}, {"$set": fields}))
+    for some in batches(operations):
+        await collections.identities.bulk_write(list(some), ordered=False)
+
+
+async def project(
+    collections: Collections, *, face_ids: Sequence[ObjectId] = (), identity_ids: Sequence[ObjectId] = ()
+) -> int:
+    """Writes identity and name into `enrichments.faces.items` of the images of these faces, or of all faces of these
+    identities; returns how many images changed."""
+    changed = 0
+    queries = [{"_id": {"$in": list(some)}} for some in batches(list(face_ids))]
+    queries += [{"identity": {"$in": list(some)}} for some in batches(list(identity_ids))]
+    for query in queries:
+        shown: list[Document] = []
+        async for face in collections.faces.find({**query, "detached": False}, {"image": 1, "identity": 1}):
+            shown.append(face)
+            if len(shown) == face_store.BATCH:
+                changed += await show(collections, shown)
+                shown = []
+        changed += await show(collections, shown)
+    return changed
+
+
+async def show(collections: Collections, faces: Sequence[Document]) -> int:
+    """Writes identity and name of faces into their images."""
+    if not faces:
+        return 0
+    names = await identity_store.names(collections, [face["identity"] for face in faces if face["identity"]])
+    operations = [
+        UpdateOne(
+            {**face["image"], "enrichments.faces.items.face": face["_id"]},
+            {
+                "$set": {
+                    "enrichments.faces.items.$[face].identity": face["identity"],
+                    "enrichments.faces.items.$[face].name": names.get(face["identity"]),
+                }
+            },
+            array_filters=[{"face.face": face["_id"]}],
+        )
+        for face in faces
+    ]
+    return (await collections.images.bulk_write(operations, ordered=False)).modified_count
+
+
+async def project_names(collections: Collections) -> int:
+    """Shows the names that changed since they were last shown, however they were changed; returns how many."""
+    stale: dict[ObjectId, str | None] = {}
+    async for document in collections.identities.find({}, {"name": 1, "state": 1, "shown_name": 1}):
+        name = document.get("name") if document.get("state") == ACTIVE else None
+        if name != document.get("shown_name"):
+            stale[document["_id"]] = name
+    for id, name in stale.items():
+        await project(collections, identity_ids=[id])
+        await collections.identities.update_one({"_id": id}, {"$set": {"shown_name": name}})
+    return len(stale)
+
+
+async def watch_names(collections: Collections) -> None:
+    """Follows the identities until cancelled: a name given in mongosh or by any app is on the images within seconds.
+    After a break of the stream, and at start, the names that changed meanwhile are found by comparing."""
+    from pymongo.errors import PyMongoError
+
+    pipeline: list[Document] = [
+        {
+            "$match": {
+                "$or": [
+                    {"operationType": "replace"},
+                    {"updateDescription.updatedFields.name": {"$exists": True}},
+                    {"updateDescription.updatedFields.state": {"$exists": True}},
+                    {"updateDescription.removedFields": "name"},
+                ]
+            }
+        },
+        {"$project": {"_id": 1, "operationType": 1, "documentKey": 1}},
+    ]
+    while True:
+        try:
+            async with await collections.identities.watch(pipeline) as stream:
+                await project_names(collections)
+                async for _ in stream:
+                    await project_names(collections)
+        except PyMongoError:
+            await asyncio.sleep(WATCH_PAUSE_S)

@@ -1,0 +1,50 @@
+"""The `enrichd_audit` collection: every decision of a person, with what it changed, so that it can be undone."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from daemon.store.collections import Collections, Document
+
+INDEXES = (
+    IndexModel([("at", DESCENDING)]),
+    IndexModel([("identities", ASCENDING)]),
+)
+
+
+def entry(action: str, now: datetime, identities: Sequence[ObjectId], **fields: Any) -> Document:
+    """A new entry. `identities` are those that the decision is about."""
+    return {
+        "_id": ObjectId(),
+        "action": action,
+        "at": now,
+        "identities": list(identities),
+        "faces": [],
+        "identity_changes": [],
+        "links_made": [],
+        "links_voided": [],
+        "undone_at": None,
+        **fields,
+    }
+
+
+async def insert(collections: Collections, document: Document) -> ObjectId:
+    """Stores an entry; returns its id."""
+    await collections.audit.insert_one(document)
+    id: ObjectId = document["_id"]
+    return id
+
+
+async def history(collections: Collections, identity: ObjectId | None = None, limit: int = 50) -> list[Document]:
+    """The latest entries, newest first; only those about `identity` where it is given."""
+    query = {} if identity is None else {"identities": identity}
+    cursor = collections.audit.find(query).sort([("at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+    return [document async for document in cursor]
+
+
+async def get(collections: Collections, id: ObjectId) -> Document | None:
+    """One entry."""
+    return await collections.audit.find_one({"_id": id})

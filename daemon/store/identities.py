@@ -1,0 +1,131 @@
+"""The `identities` collection: one document a person, named or not yet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from bson import ObjectId
+from numpy.typing import NDArray
+from pymongo import ASCENDING, IndexModel
+
+from daemon.store.collections import Collections, Document
+from daemon.store.faces import BATCH, batches
+from daemon.store.vectors import from_binary, to_binary
+
+ACTIVE, HIDDEN, MERGED = "active", "hidden", "merged"
+
+INDEXES = (
+    IndexModel([("name", ASCENDING)]),
+    IndexModel([("state", ASCENDING)]),
+    IndexModel([("updated_at", ASCENDING)]),
+)
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A face that stands for an identity: its id and its vectors by embedding model, each of shape (d,)."""
+
+    face: ObjectId
+    embeddings: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A stored identity."""
+
+    id: ObjectId
+    name: str | None
+    state: str
+    merged_into: ObjectId | None
+    face_count: int
+    image_count: int
+    cover_face: ObjectId | None
+    exemplars: tuple[Exemplar, ...]
+    ignored: bool  #: its faces are those of a stranger whom a person wants to see no more
+
+
+def identity(document: Document) -> Identity:
+    """A document of `identities` → Identity."""
+    name = document.get("name")
+    return Identity(
+        id=document["_id"],
+        name=name if isinstance(name, str) and name.strip() else None,
+        state=document.get("state", ACTIVE),
+        merged_into=document.get("merged_into"),
+        face_count=int(document.get("face_count") or 0),
+        image_count=int(document.get("image_count") or 0),
+        cover_face=document.get("cover_face"),
+        exemplars=tuple(
+            Exemplar(entry["face"], {model: from_binary(value) for model, value in entry["embeddings"].items()})
+            for entry in document.get("exemplars") or ()
+        ),
+        ignored=bool(document.get("ignored")),
+    )
+
+
+def exemplars_document(exemplars: Sequence[Exemplar]) -> list[Document]:
+    """Exemplars as stored."""
+    return [
+        {"face": entry.face, "embeddings": {model: to_binary(vector) for model, vector in entry.embeddings.items()}}
+        for entry in exemplars
+    ]
+
+
+def new_document(id: ObjectId, now: datetime, **fields: Any) -> Document:
+    """A new identity with every field in its place."""
+    return {
+        "_id": id,
+        "name": None,
+        "shown_name": None,
+        "face_count": 0,
+        "image_count": 0,
+        "cover_face": None,
+        "exemplars": [],
+        "centroid": {},
+        "state": ACTIVE,
+        "merged_into": None,
+        "ignored": False,
+        "created_at": now,
+        "updated_at": now,
+        **fields,
+    }
+
+
+async def load(collections: Collections, query: Mapping[str, Any] | None = None) -> dict[ObjectId, Identity]:
+    """Identities by id."""
+    return {document["_id"]: identity(document) async for document in collections.identities.find(dict(query or {}))}
+
+
+async def by_ids(collections: Collections, ids: Sequence[ObjectId]) -> dict[ObjectId, Identity]:
+    """Identities of some ids; ids that are not there are left out."""
+    found: dict[ObjectId, Identity] = {}
+    for some in batches(list(ids)):
+        found.update(await load(collections, {"_id": {"$in": list(some)}}))
+    return found
+
+
+async def names(collections: Collections, ids: Sequence[ObjectId]) -> dict[ObjectId, str | None]:
+    """What the images show as name of these identities: None for hidden, ignored and nameless ones."""
+    found: dict[ObjectId, str | None] = {}
+    for some in batches(list(set(ids))):
+        async for document in collections.identities.find({"_id": {"$in": list(some)}}, {"name": 1, "state": 1}):
+            found[document["_id"]] = document.get("name") if document.get("state") == ACTIVE else None
+    return found
+
+
+async def count_faces(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
+    """Brings `face_count` and `image_count` of some identities up to date; detached faces do not count."""
+    for some in batches(list(ids), BATCH):
+        faces: dict[ObjectId, int] = dict.fromkeys(some, 0)
+        images: dict[ObjectId, set[Any]] = {id: set() for id in some}
+        query = {"identity": {"$in": list(some)}}
+        async for document in collections.faces.find(query, {"identity": 1, "image": 1, "detached": 1}):
+            if not document.get("detached"):
+                faces[document["identity"]] += 1
+                images[document["identity"]].add(repr(document["image"]))
+        for id in some:
+            counts = {"face_count": faces[id], "image_count": len(images[id])}
+            changed = {"_id": id, "$nor": [counts]}
+            await collections.identities.update_one(changed, {"$set": {**counts, "updated_at": now}})

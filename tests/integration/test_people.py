@@ -1,0 +1,142 @@
+"""Faces become identities in a real database."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from bson import ObjectId
+
+from daemon.config import Identities
+from daemon.faces import ImageFaces, delete_faces, write_faces
+from daemon.identities import recluster, watch_names
+from daemon.store.collections import Collections
+from tests.people import face
+
+pytestmark = pytest.mark.integration
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def image(number: int, *faces: object, sha: str | None = None) -> ImageFaces:
+    return ImageFaces({"_id": number}, sha or f"sha{number}", tuple(faces))  # type: ignore[arg-type]
+
+
+async def insert(collections: Collections, *images: ImageFaces) -> None:
+    """Writes faces and the images that show them, as the pipeline does."""
+    for entry, items in zip(images, await write_faces(collections, images, NOW), strict=True):
+        await collections.images.update_one(
+            entry.document_key, {"$set": {"enrichments.faces.items": items}}, upsert=True
+        )
+
+
+async def snapshot(collections: Collections) -> list[object]:
+    return [
+        sorted([repr(document) async for document in collection.find()])
+        for collection in (collections.faces, collections.identities, collections.images, collections.links)
+    ]
+
+
+async def test_writing_twice_changes_nothing(collections: Collections) -> None:
+    batch = [image(1, face(1, 1), face(2, 1, (100, 10, 40, 40))), image(2, face(1, 2))]
+    first = await write_faces(collections, batch, NOW)
+    before = await snapshot(collections)
+    assert await write_faces(collections, batch, NOW) == first
+    assert await snapshot(collections) == before
+    assert len({entry["face"] for items in first for entry in items}) == 3
+
+
+async def test_faces_are_found_again_by_overlap_whatever_their_order(collections: Collections) -> None:
+    left, right = face(1, 1), face(2, 1, (100, 10, 40, 40))
+    [[a, b]] = await write_faces(collections, [image(1, left, right)], NOW)
+    moved = face(2, 1, (103, 12, 41, 38))
+    [[c, d, e]] = await write_faces(collections, [image(1, moved, left, face(3, 1, (200, 10, 40, 40)))], NOW)
+    assert (c["face"], d["face"]) == (b["face"], a["face"])
+    assert e["face"] not in (a["face"], b["face"])
+
+
+async def test_changed_bytes_are_matched_by_embedding(collections: Collections) -> None:
+    [[a, b]] = await write_faces(collections, [image(1, face(1, 1), face(2, 1, (100, 10, 40, 40)))], NOW)
+    mirrored = image(1, face(2, 5, (10, 10, 40, 40)), face(1, 5, (100, 10, 40, 40)), sha="other")
+    [[c, d]] = await write_faces(collections, [mirrored], NOW)
+    assert (c["face"], d["face"]) == (b["face"], a["face"])
+    other = image(1, face(8, 1), face(9, 1, (100, 10, 40, 40)), sha="another photo")
+    [[e, f]] = await write_faces(collections, [other], NOW)
+    assert not {e["face"], f["face"]} & {a["face"], b["face"]}
+    assert await collections.faces.count_documents({}) == 2
+
+
+async def test_a_face_not_found_again_goes_unless_a_person_decided_on_it(collections: Collections) -> None:
+    [[_, b]] = await write_faces(collections, [image(1, face(1, 1), face(2, 1, (100, 10, 40, 40)))], NOW)
+    await collections.faces.update_one({"_id": b["face"]}, {"$set": {"verdict": "not_a_face"}})
+    await write_faces(collections, [image(1)], NOW)
+    [left] = [document async for document in collections.faces.find()]
+    assert (left["_id"], left["detached"]) == (b["face"], True)
+    [[again]] = await write_faces(collections, [image(1, face(2, 1, (100, 10, 40, 40)))], NOW)
+    assert again["face"] == b["face"]
+    assert (await collections.faces.find_one({"_id": b["face"]}))["verdict"] == "not_a_face"  # type: ignore[index]
+
+
+async def test_faces_of_a_deleted_image_go(collections: Collections) -> None:
+    await write_faces(collections, [image(1, face(1, 1)), image(2, face(1, 2))], NOW)
+    assert await delete_faces(collections, [{"_id": 1}]) == 1
+    assert await delete_faces(collections, [{"_id": 1}]) == 0
+    assert await collections.faces.count_documents({}) == 1
+
+
+async def test_recluster_finds_people_and_a_second_one_changes_nothing(collections: Collections) -> None:
+    await insert(collections, *[image(who * 10 + shot, face(who, shot)) for who in range(3) for shot in range(4)])
+    report = await recluster(collections, Identities(), dry_run=True)
+    assert (report.identities, report.changes.created) == (3, 3)
+    assert await collections.identities.count_documents({}) == 0  # a dry run writes nothing
+    await recluster(collections, Identities())
+    people = [document async for document in collections.identities.find()]
+    assert sorted(document["face_count"] for document in people) == [4, 4, 4]
+    shown = {
+        document["_id"]: document["enrichments"]["faces"]["items"][0]["identity"]
+        async for document in collections.images.find()
+    }
+    assert all(len({shown[who * 10 + shot] for shot in range(4)}) == 1 for who in range(3))
+    before = await snapshot(collections)
+    await recluster(collections, Identities())
+    assert await snapshot(collections) == before
+
+
+async def test_a_new_face_of_a_known_person_is_assigned_at_once(collections: Collections) -> None:
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(5)])
+    await recluster(collections, Identities())
+    await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
+    [[known], [stranger]] = await write_faces(collections, [image(50, face(1, 50)), image(51, face(2, 51))], NOW)
+    assert known["name"] == "Ada"
+    assert (stranger["identity"], stranger["name"]) == (None, None)
+
+
+async def test_a_name_given_in_the_database_appears_on_the_images(collections: Collections) -> None:
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
+    await recluster(collections, Identities())
+    watching = asyncio.create_task(watch_names(collections))
+    try:
+        await asyncio.sleep(1)
+        await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
+        for _ in range(50):
+            if await collections.images.count_documents({"enrichments.faces.items.name": "Ada"}) == 3:
+                break
+            await asyncio.sleep(0.1)
+        assert await collections.images.count_documents({"enrichments.faces.items.name": "Ada"}) == 3
+    finally:
+        watching.cancel()
+
+
+async def test_a_named_identity_outlives_its_faces(collections: Collections) -> None:
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
+    await recluster(collections, Identities())
+    await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
+    await delete_faces(collections, [{"_id": shot} for shot in range(3)])
+    await recluster(collections, Identities())
+    [document] = [document async for document in collections.identities.find()]
+    assert (document["name"], document["face_count"]) == ("Ada", 0)
+
+
+def test_ids_are_object_ids() -> None:
+    from daemon.store.faces import face_id
+
+    assert face_id({"_id": 1}, "a", 0) == face_id({"_id": 1}, "a", 0) != face_id({"_id": 1}, "a", 1)
+    assert isinstance(face_id({"_id": 1}, "a", 0), ObjectId)

@@ -1,0 +1,29 @@
+"""Made-up faces for tests: people as directions in space, faces as points near them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrichers.contract import Face
+
+MODEL = "dlib-resnet"
+
+
+def person(seed: int, dimensions: int = 128) -> NDArray[np.float32]:
+    """A person's direction: far from every other's."""
+    vector = np.random.default_rng(seed).standard_normal(dimensions)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def vector(who: int, shot: int, spread: float = 0.15) -> NDArray[np.float32]:
+    """One shot of a person: cosine distance to another shot of about spread²."""
+    noise = np.random.default_rng((who, shot)).standard_normal(128)
+    value = person(who) + spread * noise / np.linalg.norm(noise)
+    return np.asarray(value / np.linalg.norm(value), dtype=np.float32)
+
+
+def face(who: int, shot: int, box: tuple[float, float, float, float] = (10, 10, 40, 40), **more: object) -> Face:
+    """A detection of a person."""
+    options = {"score": 0.9, "quality": {"value": 0.9}, "thumbnail": b"jpeg", **more}
+    landmarks = tuple((box[0] + 5.0 * n, box[1] + 5.0) for n in range(5))
+    embeddings = options.pop("embeddings", {MODEL: vector(who, shot)})
+    return Face(box=box, landmarks=landmarks, embeddings=embeddings, **options)  # type: ignore[arg-type]
