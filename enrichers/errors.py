@@ -43,6 +43,12 @@ class ModelUnknown(EnrichdError):
     """No model of that name is in the catalogue."""
 
 
+class PullFailed(EnrichdError):
+    """A model's weights could not be fetched."""
+
+    transient = True
+
+
 class DeviceUnavailable(EnrichdError):
     """The configured device is not there; use device = "cpu" or install its runtime."""
 
