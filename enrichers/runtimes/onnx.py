@@ -1,0 +1,53 @@
+"""Runs ONNX graphs with ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrichers.errors import DeviceUnavailable, ModelCorrupt, OutOfMemory
+from enrichers.runtimes import Plan
+
+
+class OnnxNetwork:
+    """A session on one device. Calls release the interpreter lock."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        """Raises DeviceUnavailable, ModelCorrupt."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = plan.threads
+        options.inter_op_num_threads = 1
+        # threads that spin after a call take the cores from the next runtime's call
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        provider = "CPUExecutionProvider"
+        providers: list[Any] = [provider]
+        if plan.device == "cuda":
+            provider = "CUDAExecutionProvider"
+            if provider not in ort.get_available_providers():
+                raise DeviceUnavailable('device "cuda": this ONNX Runtime has no CUDA; install the extra `gpu`')
+            providers = [(provider, {"arena_extend_strategy": "kSameAsRequested"}), "CPUExecutionProvider"]
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+            raise ModelCorrupt(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+        if self._session.get_providers()[0] != provider:
+            raise DeviceUnavailable('device "cuda": ONNX Runtime could not start CUDA and would run on the CPU')
+        self.device = plan.device
+        self._inputs = dict(plan.inputs) or {i.name: i.name for i in self._session.get_inputs()}
+        self._outputs = dict(plan.outputs) or {o.name: o.name for o in self._session.get_outputs()}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """One call of the graph. Raises OutOfMemory where the device's memory does not suffice."""
+        feeds = {self._inputs[name]: np.ascontiguousarray(array) for name, array in inputs.items()}
+        try:
+            values = self._session.run(list(self._outputs.values()), feeds)
+        except Exception as error:  # see above
+            if "Failed to allocate memory" in str(error) or "out of memory" in str(error).lower():
+                raise OutOfMemory(str(error)) from error
+            raise
+        return dict(zip(self._outputs, values, strict=True))
