@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import EnrichdError
 from enrichers.image import Box, Image
+
+if TYPE_CHECKING:
+    from enrichers.catalogue import Catalogue
 
 Vector = NDArray[np.float32]
 
@@ -108,6 +111,20 @@ class Enricher(ABC):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         """`settings`: this enricher's table of the configuration, already checked and filled from `defaults`."""
         self.settings = settings
+        self._catalogue: Catalogue | None = None
+
+    @property
+    def catalogue(self) -> "Catalogue":
+        """Where models are looked up: with the user's own entries where the registry made this enricher."""
+        if self._catalogue is None:
+            from enrichers.catalogue import Catalogue
+
+            self._catalogue = Catalogue.load()
+        return self._catalogue
+
+    @catalogue.setter
+    def catalogue(self, catalogue: "Catalogue") -> None:
+        self._catalogue = catalogue
 
     @property
     def form(self) -> Form:
