@@ -10,6 +10,8 @@ from pymongo import AsyncMongoClient
 
 from daemon.embedded import EmbeddedServer
 from daemon.store.collections import Collections, Document, open_collections
+from enrichers.catalogue import Catalogue
+from enrichers.weights import ModelStore, default_cache
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,26 @@ async def collections(server: EmbeddedServer, database: str) -> AsyncIterator[Co
     yield open_collections(client, database, "images")
     await client.drop_database(database)
     await client.close()
+
+
+@pytest.fixture(scope="session")
+def model_store() -> ModelStore:
+    """The model store that `enrichd models pull` fills: $ENRICHD_MODELS_CACHE, else the user's."""
+    cache = Path(os.environ.get("ENRICHD_MODELS_CACHE") or default_cache())
+    return ModelStore(cache, Catalogue.load(cache=cache))
+
+
+@pytest.fixture(scope="session")
+def dlib_weights(model_store: ModelStore) -> Path:
+    """dlib's own weights file."""
+    return pulled(model_store, "dlib")
+
+
+def pulled(store: ModelStore, *names: str) -> Path:
+    """The first model's weight file; skips the test where one of them has not been pulled."""
+    if missing := store.missing(names):
+        pytest.skip(f"the weights of {', '.join(missing)} have not been pulled")
+    return store.path(names[0])
 
 
 def _folder(variable: str) -> Path:

@@ -114,7 +114,7 @@ def prints(changes: Mapping[str, Mapping[str, Any]], catalogue: Catalogue | None
     ("changes", "affected"),
     [
         ({}, set()),
-        ({"eyes": {"model": "dlib_resnet"}}, {"eyes", "brain"}),  # brain reads what eyes answers
+        ({"eyes": {"model": "dlib"}}, {"eyes", "brain"}),  # brain reads what eyes answers
         ({"eyes": {"threshold": 0.4}}, {"eyes", "brain"}),
         ({"nose": {"threshold": 0.4}}, {"nose"}),
         ({"brain": {"limit": 3}}, {"brain"}),
