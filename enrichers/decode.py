@@ -34,7 +34,7 @@ from PIL import (
 
 from enrichers import exif, formats
 from enrichers.errors import CorruptImage, ImageRefused, ImageTooLarge, UnknownFormat, UnsupportedFormat
-from enrichers.image import Facts, Pixels
+from enrichers.image import Facts, Pixels, fitted
 
 # Each format's decoder is called by its class: no other decoder of Pillow's can be reached, whatever the bytes say.
 _DECODERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -170,7 +170,7 @@ def _decode(data: bytes, name: str, max_side: int | None, max_pixels: int) -> tu
     image.load()
     turn = exif.orientation(image)  # 1 by now for TIFF and HEIF, whose decoders turn the picture themselves
     pixels = _eight_bit(image, bits, profile)
-    pixels = _colour(_shrunk(pixels, max_side), profile)
+    pixels = _colour(fitted(pixels, max_side) if max_side else pixels, profile)
     facts = Facts(
         format=name,
         bytes=len(data),
@@ -272,15 +272,6 @@ def _stretched(levels: NDArray[Any]) -> Pixels:
         low, high = 0.0, next((full for full in fulls if high <= full), high)
     scale = 255 / (high - low) if high > low else 0.0
     return np.asarray((levels - low) * scale + 0.5, dtype=np.uint8)
-
-
-def _shrunk(pixels: Pixels, max_side: int | None) -> Pixels:
-    height, width = pixels.shape[:2]
-    if not max_side or max(height, width) <= max_side:
-        return pixels
-    scale = max_side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _colour(pixels: Pixels, profile: bytes | None) -> Pixels:

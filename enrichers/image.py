@@ -53,12 +53,7 @@ class Image:
 
     def fitted(self, max_side: int) -> Pixels:
         """The picture shrunk so that its longest side is at most `max_side` pixels; never enlarged."""
-        height, width = self.pixels.shape[:2]
-        scale = max_side / max(height, width)
-        if scale >= 1:
-            return self.pixels
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return fitted(self.pixels, max_side)
 
     def full_box(self, x: float, y: float, width: float, height: float) -> Box:
         """A box given as shares (0 to 1) of the picture → [x, y, width, height] in pixels of the upright file,
@@ -71,3 +66,13 @@ class Image:
             (right - left) * self.width,
             (bottom - top) * self.height,
         )
+
+
+def fitted(pixels: Pixels, max_side: int) -> Pixels:
+    """A picture (h, w) or (h, w, 3) shrunk so that its longest side is at most `max_side` pixels; never enlarged."""
+    height, width = pixels.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
