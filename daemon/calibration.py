@@ -13,7 +13,7 @@ Floats = NDArray[np.float32]
 
 SHIPPED = Path(__file__).with_name("calibration.toml")
 #: the model whose values stand in for one that nobody calibrated
-FALLBACK = "dlib-resnet"
+FALLBACK = "dlib"
 
 
 @cache

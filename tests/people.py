@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from enrichers.contract import Face
 
-MODEL = "dlib-resnet"
+MODEL = "dlib"
 
 
 def person(seed: int, dimensions: int = 128) -> NDArray[np.float32]:
