@@ -275,6 +275,17 @@ def _from_environment(variables: Mapping[str, str]) -> dict[Key, tuple[Any, str]
     return layer
 
 
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """The key and the value of a flag `KEY=VALUE`. Raises ConfigInvalid."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigInvalid(f"{text!r} is no KEY=VALUE.")
+    known = {setting.name: setting for setting in settings()}
+    if name in known:
+        return name, _parse(value, known[name].annotation, name)
+    return name, _toml_value(value)
+
+
 def _is_open(annotation: Any) -> bool:
     return (
         isinstance(annotation, type) and issubclass(annotation, Section) and annotation.model_config["extra"] == "allow"

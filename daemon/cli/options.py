@@ -1,0 +1,110 @@
+"""What the commands share: the flags of the configuration, and how answers are printed."""
+
+import asyncio
+import inspect
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from daemon.config import Config
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PANEL = "Configuration"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+#: shared flag → the setting that it sets; `config` and `set` are told apart in `_load`
+FLAGS: dict[str, tuple[str, Any]] = {
+    "config_file": ("", Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]),
+    "uri": ("mongo.uri", Annotated[str | None, typer.Option("--uri", help="MongoDB URI.")]),
+    "database": ("mongo.database", Annotated[str | None, typer.Option("--database", help="Database.")]),
+    "collection": ("mongo.collection", Annotated[str | None, typer.Option("--collection", help="Collection.")]),
+    "root": (
+        "images.roots",
+        Annotated[list[Path] | None, typer.Option("--root", help="Folder below which paths may be read; repeatable.")],
+    ),
+    "assignments": (
+        "",
+        Annotated[
+            list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, dotted; repeatable.")
+        ],
+    ),
+}
+
+
+def configured(command: Callable[Concatenate["Config", P], None]) -> Callable[..., None]:
+    """A command for Typer out of a function whose first parameter is the configuration: the shared flags take that
+    parameter's place."""
+
+    def run(**arguments: Any) -> None:
+        shared = {name: arguments.pop(name) for name in FLAGS}
+        command(_load(shared), **arguments)  # type: ignore[call-arg]
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_in_panel(annotation))
+        for name, (_, annotation) in FLAGS.items()
+    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + flags
+    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _in_panel(annotation: Any) -> Any:
+    annotation.__metadata__[0].rich_help_panel = PANEL
+    return annotation
+
+
+def _load(shared: dict[str, Any]) -> "Config":
+    from daemon.config import load, parse_assignment
+
+    flags = {setting: shared[name] or None for name, (setting, _) in FLAGS.items() if setting}
+    flags |= dict(parse_assignment(text) for text in shared["assignments"] or [])
+    return load(shared["config_file"], flags)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work; a driver's error that nobody explained becomes an error of enrichd's."""
+    from pymongo.errors import PyMongoError
+
+    from enrichers.errors import EnrichdError
+
+    try:
+        return asyncio.run(work)
+    except PyMongoError as error:
+        raise EnrichdError(f"The database says: {str(error).partition(', full error')[0]}") from None
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout; ids and times as strings."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def console() -> "Console":
+    """Where progress and remarks go: stderr, so that stdout is the answer alone."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_table(title: str | None, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table on stdout, as wide as it has to be where nobody looks at it on a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)

@@ -1,0 +1,70 @@
+"""The command line as a whole: it answers at once, is documented, and tells errors in one line."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+#: modules too heavy to be imported before a command needs them
+HEAVY = {"numpy", "pymongo", "pydantic", "rich", "tensorflow", "onnxruntime", "cv2", "faiss", "sklearn", "PIL"}
+
+
+def enrichd(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the console command in `folder`."""
+    command = [str(Path(sys.executable).parent / "enrichd"), *arguments]
+    variables = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environment}
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_answers_at_once() -> None:
+    enrichd("--help")  # the first run compiles
+    started = time.monotonic()
+    result = enrichd("--help")
+    assert result.returncode == 0
+    assert time.monotonic() - started < 1.5  # half a second on an idle machine; this one runs other tests too
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    code = "import sys, daemon.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert HEAVY.isdisjoint(modules)
+
+
+def test_an_error_is_one_message_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "enrichd.toml").write_text("[mongo]\nurl = 1\n")
+    result = enrichd("config", folder=tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == ["enrichd: enrichd.toml: mongo.url is no setting; did you mean mongo.uri?"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "database"),
+    [
+        ([], "enrichd"),
+        (["--database", "shop"], "shop"),
+        (["--set", "mongo.database=shop"], "shop"),
+        (["--config", "other.toml"], "other"),
+        (["--config", "other.toml", "--database", "shop"], "shop"),  # a flag wins over the file
+    ],
+)
+def test_flags_reach_the_configuration(tmp_path: Path, arguments: list[str], database: str) -> None:
+    (tmp_path / "other.toml").write_text('[mongo]\ndatabase = "other"\n')
+    result = enrichd("config", "--json", *arguments, folder=tmp_path)
+    assert json.loads(result.stdout)["mongo"]["database"] == database
+
+
+@pytest.mark.parametrize("assignment", ["mongo.database", "mongo.databse=x"])
+def test_a_wrong_assignment_is_told(tmp_path: Path, assignment: str) -> None:
+    result = enrichd("config", "--set", assignment, folder=tmp_path)
+    assert result.returncode == 1
+    assert "mongo.databa" in result.stderr
+
+
+def test_a_wrong_command_suggests_the_right_one() -> None:
+    result = enrichd("versoin")
+    assert result.returncode == 2
+    assert "'version'" in result.stderr
