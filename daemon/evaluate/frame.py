@@ -145,11 +145,10 @@ def run_enrichers(
 
 def load_enrichers(names: Sequence[str], config: Config) -> list[Enricher]:
     """The enrichers and what they require, loaded, in the order in which they must run."""
+    from enrichers import registry
     from enrichers.catalogue import Catalogue
     from enrichers.loading import ProcessLoader
     from enrichers.weights import ModelStore
-
-    from enrichers import registry
 
     points = {point.name: point for point in metadata.entry_points(group=registry.GROUP)}
     wanted: list[str] = []
