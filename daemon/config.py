@@ -89,6 +89,9 @@ class Enrichers(Section):
 class Models(Section):
     cache: Path | None = Field(None, description="folder of the weights; default: in the user's cache folder")
     offline: bool = Field(False, description="never fetch weights, not even by `enrichd models pull`")
+    entries: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="the user's own catalogue entries, a table for each model"
+    )
 
     @property
     def folder(self) -> Path:

@@ -224,3 +224,12 @@ async def remove(collections: Collections, faces: Sequence[StoredFace]) -> int:
     for some in batches(decided):
         await collections.faces.update_many({"_id": {"$in": list(some)}}, {"$set": {"detached": True}})
     return gone
+
+
+async def image_keys(collections: Collections) -> AsyncIterator[Document]:
+    """The documentKey of every image that has faces, some more than once."""
+    last: Any = None
+    async for document in collections.faces.find({}, {"image": 1}, batch_size=BATCH):
+        if document["image"] != last:
+            last = document["image"]
+            yield last
