@@ -1,0 +1,223 @@
+"""Puts the daemon together, runs it until it is told to stop, and takes it apart in order."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from daemon import connection
+from daemon.activation import require_active
+from daemon.config import Config
+from daemon.decoding import Decoders, Limits
+from daemon.faces import delete_faces
+from daemon.fetch import Fetcher
+from daemon.inference import Inference, InferenceSettings
+from daemon.intake import Intake
+from daemon.pipeline import Pipeline, Writer
+from daemon.plan import Plan
+from daemon.retry import RetryPolicy
+from daemon.schedule import Schedule
+from daemon.store.collections import Collections, open_collections
+from daemon.store.faces import image_keys
+from daemon.store.images import Images
+from daemon.store.state import State, StoredPlan
+from daemon.sweep import Sweeper, missing_images
+from daemon.watch import Watch
+from enrichers.catalogue import Catalogue
+from enrichers.contract import Enricher
+from enrichers.errors import EnrichdError, ModelMissing
+from enrichers.loading import resolve_device
+from enrichers.registry import enabled
+from enrichers.weights import ModelStore
+from migrations.steps import require_current
+
+log = logging.getLogger(__name__)
+
+#: seconds that images in flight may take to finish after the daemon was told to stop
+STOP_TIMEOUT_S = 20.0
+
+
+class BackfillUnconfirmed(EnrichdError):
+    """The collection already holds documents; `enrichd run --yes` starts on them."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the configuration comes to before anything is started."""
+
+    config: Config
+    device: str
+    store: ModelStore
+    enrichers: tuple[Enricher, ...]
+    plan: Plan
+
+    @classmethod
+    def of(cls, config: Config) -> "Setup":
+        """Raises EnricherUnknown, SettingInvalid, ModelUnknown or DeviceUnavailable."""
+        device = resolve_device(config.pipeline.device)
+        catalogue = Catalogue.load(config.models.entries)
+        store = ModelStore(config.models.folder, catalogue, config.models.offline)
+        enrichers = tuple(enabled(config.enrichers.enabled, config.enrichers.settings, catalogue))
+        return cls(config, device, store, enrichers, Plan.of(enrichers))
+
+    def weights(self) -> list[str]:
+        """The catalogue names of all weights that the enabled enrichers need."""
+        return sorted({weights.name for enricher in self.enrichers for weights in enricher.weights()})
+
+    def require_weights(self) -> None:
+        """Raises ModelMissing, which names them all."""
+        missing = self.store.missing(self.weights())
+        if missing:
+            raise ModelMissing(f"The weights of {', '.join(missing)} are not in the cache: run `enrichd models pull`.")
+
+
+def open_images(config: Config, collections: Collections, key_fields: tuple[str, ...] = ("_id",)) -> Images:
+    """The images collection as the configuration describes it."""
+    return Images(collections, config.images.source, config.images.filter, key_fields)
+
+
+async def run(
+    config: Config,
+    *,
+    yes: bool = False,
+    confirm: Callable[[int], bool] | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Runs the daemon until SIGTERM or SIGINT. `yes` starts on documents that are there already without asking;
+    otherwise `confirm` is asked, with their number. `ready` is called with the database's URI when images are taken.
+
+    Raises EnrichdError, before anything is processed, when a part that is needed is missing or wrong.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    setup = Setup.of(config)
+    setup.require_weights()
+    async with AsyncExitStack() as stack:
+        uri = await stack.enter_async_context(connection.server_uri(config))
+        client = await stack.enter_async_context(connection.open_client(config.mongo, uri))
+        server = await connection.greet(client, config.mongo, uri)
+        server.require_change_streams()
+        collections = open_collections(client, config.mongo.database, config.mongo.collection)
+        await require_current(collections)
+        images = open_images(config, collections)
+        state = State(collections)
+        stored = await require_active(state, images, setup.plan)
+        await _confirm_backfill(images, state, yes, confirm)
+        async with serve(setup, collections, images, state, stored):
+            log.info("ready: %s, device %s, database %s", ", ".join(setup.plan.names), setup.device, server.address)
+            if ready is not None:
+                ready(uri)
+            await stop.wait()
+            log.info("stopping")
+
+
+async def _confirm_backfill(images: Images, state: State, yes: bool, confirm: Callable[[int], bool] | None) -> None:
+    if yes or await images.any_enriched() or await state.stream_token(Watch.NAME) is not None:
+        return
+    waiting = await images.count_stale(None)
+    if waiting and not (confirm is not None and confirm(waiting)):
+        raise BackfillUnconfirmed(
+            f"The collection already holds {waiting} documents. `enrichd run --yes` starts on them; "
+            "images.filter in the configuration says which documents are enriched at all."
+        )
+
+
+@asynccontextmanager
+async def serve(
+    setup: Setup, collections: Collections, images: Images, state: State, stored: StoredPlan
+) -> AsyncIterator[Pipeline]:
+    """Everything that works on images, started; leaving the block stops intake, images in flight and token in order."""
+    config = setup.config
+    cores = config.pipeline.threads or os.cpu_count() or 1
+    retry = RetryPolicy(config.retry.attempts, config.retry.first_s, config.retry.max_s)
+    intake = Intake(config.pipeline.queue)
+    decoders = Decoders(
+        config.pipeline.decode_workers or max(1, cores // 2),
+        config.pipeline.in_flight_mb << 20,
+        Limits(config.images.max_pixels, config.images.max_bytes),
+        config.pipeline.task_timeout_s,
+    )
+    inference = Inference(inference_settings(setup, cores), config.pipeline.task_timeout_s)
+    fetcher = Fetcher(config.images, collections)
+    writer = Writer(collections, images, stored.plan, retry)
+    pipeline = Pipeline(
+        stored.plan,
+        setup.enrichers,
+        images,
+        writer,
+        fetcher,
+        decoders,
+        inference,
+        intake,
+        in_flight=config.pipeline.in_flight,
+        wait_s=config.pipeline.batch_wait_ms / 1000,
+        device=setup.device,
+        set_aside=await images.set_aside(),
+    )
+    deleted = partial(delete_faces, collections)
+    watch = Watch(collections, state, intake, config.images.source, deleted, lambda: sweeper.wake())
+    sweeper = Sweeper(
+        config.sweep, images, state, intake, stored, watch.sweeping, partial(_remove_orphans, collections, images)
+    )
+    schedule = Schedule(collections, config.identities)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(decoders.close)
+        stack.push_async_callback(inference.close)
+        stack.push_async_callback(fetcher.close)
+        await asyncio.gather(decoders.start(), inference.start())
+        tasks = [asyncio.create_task(watch.run(), name="watch")]
+        await watch.opened.wait()  # open the stream first, then sweep: nothing falls in between
+        tasks += [
+            asyncio.create_task(sweeper.run(), name="sweep"),
+            asyncio.create_task(pipeline.run(), name="pipeline"),
+            asyncio.create_task(schedule.run(), name="schedule"),
+        ]
+        try:
+            yield pipeline
+        finally:
+            await _cancel(tasks)
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await pipeline.drain()
+                    await watch.save()
+            except TimeoutError:
+                log.warning("images in flight did not finish within %.0f s; they are found again", STOP_TIMEOUT_S)
+
+
+def inference_settings(setup: Setup, cores: int) -> InferenceSettings:
+    """What the inference worker needs to load the same enrichers."""
+    names = setup.plan.names
+    return InferenceSettings(
+        names=names,
+        settings={name: setup.config.enrichers.settings(name) for name in names},
+        cache=Path(setup.config.models.folder),
+        entries=setup.config.models.entries,
+        device=setup.device,
+        threads=cores,
+    )
+
+
+async def _remove_orphans(collections: Collections, images: Images) -> int:
+    """Deletes the faces of images that are gone; how many."""
+    removed = 0
+    chunk: list[Mapping[str, Any]] = []
+    async for key in image_keys(collections):
+        chunk.append(key)
+        if len(chunk) == 500:
+            removed += await delete_faces(collections, await missing_images(images, chunk))
+            chunk = []
+    return removed + await delete_faces(collections, await missing_images(images, chunk))
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
