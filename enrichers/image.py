@@ -41,7 +41,8 @@ class Image:
 
     `pixels` is (h, w, 3) uint8 RGB, upright (EXIF orientation applied), sRGB, alpha laid over white. It may be
     smaller than the file says, never larger: `width` and `height` are those of the upright file.
-    `results` holds the answers of the enrichers named in `requires`, by name.
+    `results` holds the answers of the enrichers named in `requires`, by name. `shared` is where enrichers of one
+    `shares` group leave for each other what they need not compute twice.
     """
 
     key: int
@@ -50,6 +51,7 @@ class Image:
     height: int
     facts: Facts
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def fitted(self, max_side: int) -> Pixels:
         """The picture shrunk so that its longest side is at most `max_side` pixels; never enlarged."""
