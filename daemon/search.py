@@ -1,0 +1,127 @@
+"""Reverse image search: finds the images that a picture was made from, or that look like it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from enrichers.embedders import Embedder
+from enrichers.image import Pixels
+from enrichers.keypoints import Keypoints, agreeing
+
+#: fewest images whose mean is taken off all vectors: what all of a collection have in common tells nothing
+CENTRED_FROM = 20
+
+#: most images that are compared by keypoints, those with the nearest vectors
+CANDIDATES = 50
+
+#: keypoints of the picture that is searched for, and the longest side at which they are found
+QUERY_KEYPOINTS, QUERY_SIDE = 600, 640
+
+#: agreeing keypoints from which two pictures are the same, and from which no better one is looked for
+SAME, SURE = 10, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched for."""
+
+    vectors: NDArray[np.float32]  #: (views, d): the picture at four quarter turns, and the picture inside it
+    keypoints: tuple[Keypoints, ...]  #: of the picture and of its mirror image
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One image that was found."""
+
+    index: int  #: row of the gallery
+    score: float  #: cosine of the nearest views' vectors, 0 to 1
+    agreeing: int  #: keypoints found again at their place; 0 where they were not compared
+
+    @property
+    def same(self) -> bool:
+        """Whether the keypoints prove that one was made from the other."""
+        return self.agreeing >= SAME
+
+
+def query(picture: Pixels, embedder: Embedder) -> Query:
+    """Looks at a picture, (h, w, 3) uint8 RGB, from all sides."""
+    views = [picture, *(np.ascontiguousarray(np.rot90(picture, turns)) for turns in (1, 2, 3))]
+    if (inside := inner_picture(picture)) is not None:
+        views.append(inside)
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    return Query(
+        np.stack(embedder.embed_pictures(views)),
+        tuple(Keypoints.find(view, QUERY_KEYPOINTS, QUERY_SIDE) for view in (picture, mirrored)),
+    )
+
+
+def inner_picture(picture: Pixels) -> Pixels | None:
+    """The largest picture inside a plain surrounding (a page, a frame), or None where there is none.
+
+    Whatever has not the surrounding's colour, once thin strokes (writing, rules) are taken away.
+    """
+    height, width = picture.shape[:2]
+    scale = 320 / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    pixels = small.shape[0] * small.shape[1]
+    colours, counts = np.unique(small.reshape(-1, 3) // 8, axis=0, return_counts=True)
+    if counts.max() < 0.1 * pixels:
+        return None
+    plain = colours[counts.argmax()].astype(np.int16) * 8 + 4
+    other = (np.abs(small.astype(np.int16) - plain).max(axis=2) > 16).astype(np.uint8)
+    solid = cv2.morphologyEx(cv2.morphologyEx(other, cv2.MORPH_CLOSE, np.ones((3, 3))), cv2.MORPH_OPEN, np.ones((9, 9)))
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(solid)
+    best, area = None, 0
+    for x, y, w, h, filled in boxes[1:]:
+        if filled >= 0.6 * w * h and min(w, h) >= 24 and filled > area and w * h < 0.9 * pixels:
+            best, area = (x, y, w, h), filled
+    if best is None:
+        return None
+    left, top, right, bottom = (value / scale for value in (best[0], best[1], best[0] + best[2], best[1] + best[3]))
+    return np.ascontiguousarray(picture[round(top) : round(bottom), round(left) : round(right)])
+
+
+class Gallery:
+    """The vectors of a collection, searched exactly."""
+
+    def __init__(self, vectors: NDArray[np.float32], keypoints: Callable[[int], Keypoints | None]) -> None:
+        """`vectors`: (n, d); `keypoints` gives those of a row when they are needed."""
+        import faiss
+
+        self._mean = vectors.mean(axis=0) if len(vectors) >= CENTRED_FROM else np.zeros(vectors.shape[1], np.float32)
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(self._centred(vectors))
+        self._keypoints = keypoints
+
+    def _centred(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        moved = vectors - self._mean
+        lengths = np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
+        return np.ascontiguousarray(moved / lengths, dtype=np.float32)
+
+    def search(self, wanted: Query, count: int) -> list[Match]:
+        """The `count` best matches: first those that the keypoints prove, then the others by their vectors."""
+        candidates = self._nearest(wanted.vectors, max(count, CANDIDATES))
+        matches: list[Match] = []
+        found = False
+        for index, score in candidates:
+            proof = 0 if found or len(matches) >= CANDIDATES else self._agreeing(wanted.keypoints, index)
+            found = found or proof >= SURE
+            matches.append(Match(index, score, proof))
+        matches.sort(key=lambda match: (-match.agreeing if match.same else 0, -match.score))
+        return matches[:count]
+
+    def _nearest(self, vectors: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
+        best: dict[int, float] = {}
+        scores, rows = self._index.search(self._centred(vectors), min(count, self._index.ntotal))
+        for score, row in zip(scores.flat, rows.flat, strict=True):
+            best[int(row)] = max(best.get(int(row), -1.0), float(score))
+        ordered = sorted(best.items(), key=lambda pair: -pair[1])[:count]
+        return [(index, min(max(score, 0.0), 1.0)) for index, score in ordered]
+
+    def _agreeing(self, wanted: Sequence[Keypoints], index: int) -> int:
+        stored = self._keypoints(index)
+        return max(agreeing(view, stored) for view in wanted) if stored is not None else 0

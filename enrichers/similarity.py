@@ -1,0 +1,49 @@
+"""Similarity: the vector for reverse image search, hashes for near-duplicates, keypoints that prove a find."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from enrichers.contract import Enricher, Failure, Form, Loader, Result, Weights
+from enrichers.efficientnet import MODEL, SIDE
+from enrichers.embedders import Embedder, FeatureMapEmbedder
+from enrichers.hashes import dhash
+from enrichers.image import Image
+from enrichers.keypoints import Keypoints
+from enrichers.properties import phash
+
+
+class Similarity(Enricher):
+    """EfficientNet-lite3's pooled feature map, pHash, dHash and ORB keypoints."""
+
+    name = "similarity"
+    version = 1
+    libraries: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
+    shares = MODEL
+    defaults: ClassVar[Mapping[str, Any]] = {"model": MODEL, "keypoints": 200}
+
+    @property
+    def form(self) -> Form:
+        return Form(max_side=2 * SIDE)
+
+    def weights(self) -> tuple[Weights, ...]:
+        return self.catalogue.weights(self.settings["model"])
+
+    def load(self, loader: Loader) -> None:
+        self.embedder: Embedder = FeatureMapEmbedder(loader)
+
+    def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
+        vectors = self.embedder.embed(images)
+        answers = []
+        for image, vector in zip(images, vectors, strict=True):
+            points, descriptors = Keypoints.find(image.pixels, self.settings["keypoints"]).pack()
+            answers.append(
+                Result(
+                    {
+                        "vector": vector,
+                        "phash": phash(image.pixels),
+                        "dhash": dhash(image.pixels),
+                        "keypoints": {"count": len(descriptors) // 32, "points": points, "descriptors": descriptors},
+                    }
+                )
+            )
+        return answers
