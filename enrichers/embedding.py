@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +35,7 @@ class View:
 VIEWS: Mapping[str, tuple[View, ...]] = {
     "plain": (View(),),
     "mirror": (View(), View(mirrored=True)),
-    "full": (View(), View(mirrored=True), View(zoom=0.93)),
+    "full": (View(), View(mirrored=True), View(zoom=1.15)),
 }
 
 
@@ -44,8 +45,9 @@ class Preparation:
 
     size: int  #: side of the square chip in pixels
     align: str = "arcface"  #: a template of enrichers.alignment, or "box": the upright box with `margin`
+    zoom: float = 1.0  #: how much larger the face is than in the template, about the chip's middle
     margin: float = 0.0  #: share of the box's longer side that is added on each side, for align = "box"
-    colour: str = "rgb"  #: or "bgr"
+    colour: str = "rgb"  #: or "bgr", or "grey" (one channel)
     layout: str = "nchw"  #: or "nhwc"
     dtype: str = "float32"  #: or "uint8", which takes neither mean nor deviation
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  #: subtracted, in units of 0–255, in the order of `colour`
@@ -63,7 +65,7 @@ class Preparation:
             raise SettingInvalid(f"model {model!r}: {error}") from None
         choices = {
             "align": (*TEMPLATES, "box"),
-            "colour": ("rgb", "bgr"),
+            "colour": ("rgb", "bgr", "grey"),
             "layout": ("nchw", "nhwc"),
             "dtype": ("float32", "uint8"),
         }
@@ -76,15 +78,17 @@ class Preparation:
         """Picture → chip for a face with `box` (4,) and `landmarks` (5, 2)."""
         if self.align == "box":
             x, y, width, height = (float(v) for v in box)
-            grown = (1 + 2 * self.margin) / zoom
+            grown = (1 + 2 * self.margin) / (zoom * self.zoom)
             return box_matrix((x, y, width, height), (grown - 1) / 2, self.size)
-        return similarity(landmarks, template(self.align, self.size, zoom))
+        return similarity(landmarks, template(self.align, self.size, zoom * self.zoom))
 
     def tensor(self, chips: Sequence[Pixels]) -> NDArray[Any]:
         """Chips, (size, size, 3) uint8 RGB each → the network's input."""
         batch = np.stack(chips)
         if self.colour == "bgr":
             batch = batch[..., ::-1]
+        elif self.colour == "grey":
+            batch = np.stack([cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY) for chip in batch])[..., None]
         if self.layout == "nchw":
             batch = batch.transpose(0, 3, 1, 2)
         if self.dtype == "uint8":
@@ -94,7 +98,7 @@ class Preparation:
             axes = (1, 2, 3)
             deviation = np.maximum(values.std(axis=axes, keepdims=True), 1 / np.sqrt(values[0].size))
             return np.asarray((values - values.mean(axis=axes, keepdims=True)) / deviation, np.float32)
-        shape = (1, 3, 1, 1) if self.layout == "nchw" else (1, 1, 1, 3)
+        shape = (1, -1, 1, 1) if self.layout == "nchw" else (1, 1, 1, -1)
         mean, deviation = (np.array(v, np.float32).reshape(shape) for v in (self.mean, self.deviation))
         return np.asarray((values - mean) / deviation, np.float32)
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from enrichers.alignment import box_matrix, chip, similarity, template
 from enrichers.centerface import CenterFace
-from enrichers.contract import Enricher, Face, Failure, Form, Loader, Result, Weights
+from enrichers.contract import Enricher, Face, Failure, Form, Loader, Result, Vector, Weights
 from enrichers.detection import Detections, Detector, largest_first, looked_at_again
 from enrichers.embedding import VIEWS, Embedder, Preparation
 from enrichers.errors import SettingInvalid
+from enrichers.face_attributes import READERS, Attribute
 from enrichers.face_quality import head_pose, sharpness, value
 from enrichers.image import Image, Pixels
 
@@ -34,7 +35,10 @@ class Faces(Enricher):
     defaults: ClassVar[Mapping[str, Any]] = {
         "detector": "centerface",  # catalogue name of the detector
         "embedding": "dlib",  # catalogue name of the embedding model
-        "views": "mirror",  # how often a face is looked at: "plain", "mirror" or "full"
+        "views": "full",  # what a face's vector is the mean of: "plain", "mirror" or "full"
+        "age": "age_v1",  # catalogue names; "" leaves the attribute out
+        "gender": "gender_v1",
+        "emotion": "emotion_fer",
         "max_side": 1920,  # pixels of the picture's longest side that faces are cut from
         "detect_side": 640,  # pixels of the longest side in the first look for faces
         "candidate_score": 0.3,  # what scores higher in the picture is looked at again
@@ -59,7 +63,7 @@ class Faces(Enricher):
         return f"{self.settings['detector']}+{self.settings['embedding']}"
 
     def weights(self) -> tuple[Weights, ...]:
-        names = (self.settings["detector"], self.settings["embedding"])
+        names = [self.settings[key] for key in ("detector", "embedding", *READERS) if self.settings[key]]
         return tuple(weights for name in names for weights in self.catalogue.weights(name))
 
     def load(self, loader: Loader) -> None:
@@ -71,6 +75,11 @@ class Faces(Enricher):
             Preparation.parse(embedding, self.catalogue.entry(embedding).options),
             VIEWS[self.settings["views"]],
         )
+        self._attributes = [
+            Attribute(kind, loader.network(name), Preparation.parse(name, self.catalogue.entry(name).options))
+            for kind in READERS
+            if (name := self.settings[kind])
+        ]
 
     def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
         pictures = [image.fitted(self.settings["max_side"]) for image in images]
@@ -82,10 +91,17 @@ class Faces(Enricher):
             c for picture, faces in zip(pictures, found, strict=True) for c in self._embedder.chips(picture, faces)
         ]
         vectors = iter(self._embedder.embed(chips))
+        attributes = [attribute.describe(pictures, found) for attribute in self._attributes]
         results = []
-        for image, picture, faces in zip(images, pictures, found, strict=True):
+        for n, (image, picture, faces) in enumerate(zip(images, pictures, found, strict=True)):
             described = tuple(
-                self._face(image, picture, faces.chosen(np.array([i])), {self._embedder.name: next(vectors)})
+                self._face(
+                    image,
+                    picture,
+                    faces.chosen(np.array([i])),
+                    embeddings={self._embedder.name: next(vectors)},
+                    attributes={key: value for rows in attributes for key, value in rows[n][i].items()},
+                )
                 for i in range(len(faces))
             )
             results.append(Result(answer={"count": len(described)}, faces=described))
@@ -100,7 +116,15 @@ class Faces(Enricher):
         kept = faces.chosen(inside & (sizes >= self.settings["min_size"]))
         return largest_first(kept).chosen(np.arange(min(len(kept), self.settings["max_faces"])))
 
-    def _face(self, image: Image, picture: Pixels, face: Detections, embeddings: Mapping[str, Any]) -> Face:
+    def _face(
+        self,
+        image: Image,
+        picture: Pixels,
+        face: Detections,
+        *,
+        embeddings: Mapping[str, Vector],
+        attributes: Mapping[str, Any],
+    ) -> Face:
         """`face` holds one detection in pixels of `picture`."""
         height, width = picture.shape[:2]
         x, y, w, h = (float(v) for v in face.boxes[0])
@@ -125,6 +149,7 @@ class Faces(Enricher):
             },
             embeddings=embeddings,
             thumbnail=self._thumbnail(picture, (x, y, w, h)),
+            attributes=attributes,
         )
 
     def _thumbnail(self, picture: Pixels, box: tuple[float, float, float, float]) -> bytes:

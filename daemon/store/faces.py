@@ -27,6 +27,9 @@ INDEXES = (
     IndexModel([("image_sha256", ASCENDING)]),
 )
 
+#: attributes of a face that are stored; null where the enricher gives none
+ATTRIBUTES = ("age", "age_range", "gender", "gender_score", "emotion", "emotion_score")
+
 #: verdicts: what a person said of a face. A forgotten face keeps its place on the image and nothing of the person.
 NOT_A_FACE, IGNORED, FORGOTTEN = "not_a_face", "ignored", "forgotten"
 
@@ -89,7 +92,7 @@ def described(face: Face) -> Document:
         "score": round(float(face.score), 4),
         "quality": dict(face.quality),
         "thumbnail": Binary(face.thumbnail),
-        **{name: face.attributes.get(name) for name in ("age", "gender", "emotion")},
+        **{name: face.attributes.get(name) for name in ATTRIBUTES},
     }
 
 

@@ -79,8 +79,13 @@ class PaintedLoader:
         raise AssertionError
 
 
+#: no attributes, which the painted networks do not have
+PAINTED = {"age": "", "gender": "", "emotion": ""}
+
+
 def loaded(loader: Any, **settings: Any) -> Faces:
-    enricher = Faces({**Faces.defaults, **settings})
+    without = PAINTED if isinstance(loader, PaintedLoader) else {}
+    enricher = Faces({**Faces.defaults, **without, **settings})
     enricher.load(loader)
     return enricher
 
@@ -177,10 +182,11 @@ def test_a_wrong_setting_names_the_valid_ones() -> None:
         Faces({**Faces.defaults, "views": "many"})
 
 
-def test_fingerprint_changes_with_the_answer() -> None:
-    plain, other = Faces(dict(Faces.defaults)), Faces({**Faces.defaults, "views": "plain"})
-    assert plain.fingerprint({}) == Faces(dict(Faces.defaults)).fingerprint({})
-    assert plain.fingerprint({}) != other.fingerprint({})
+@pytest.mark.parametrize("change", [{"views": "plain"}, {"age": ""}, {"min_score": 0.6}])
+def test_fingerprint_changes_with_the_answer(change: Mapping[str, Any]) -> None:
+    default, other = Faces(dict(Faces.defaults)), Faces({**Faces.defaults, **change})
+    assert default.fingerprint({}) == Faces(dict(Faces.defaults)).fingerprint({})
+    assert default.fingerprint({}) != other.fingerprint({})
 
 
 @pytest.fixture
@@ -206,6 +212,13 @@ def test_real_networks_find_the_astronaut_and_not_the_cat(real: Faces) -> None:
     a, b = face.embeddings["dlib"], mirrored.embeddings["dlib"]
     assert a.shape == (128,)
     assert float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) > 0.98  # the mirror image is the same person
+    for attributes in (face.attributes, mirrored.attributes):
+        assert attributes["gender"] == "female"
+        assert attributes["emotion"] == "happy"
+        assert 20 <= attributes["age"] <= 55
+        low, high = attributes["age_range"]
+        assert low <= attributes["age"] <= high
+    assert abs(face.quality["pose"]["yaw"] + mirrored.quality["pose"]["yaw"]) < 5
 
 
 def test_real_networks_read_the_same_face_at_every_size(real: Faces) -> None:
