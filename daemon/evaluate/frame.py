@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -90,6 +91,16 @@ def images_below(folder: Path) -> list[Path]:
     if not found:
         raise LabelsInvalid(f"There is no image in {folder}.")
     return found
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Ends a command with one line on stderr and exit code 1 where one of enrichd's errors leaves it."""
+    try:
+        yield
+    except EnrichdError as error:
+        typer.echo(f"enrichd evaluate: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def progress(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
