@@ -24,7 +24,6 @@ from daemon.evaluate.frame import (
     images_below,
     load_enrichers,
     progress,
-    refusals,
     report,
 )
 from daemon.search import Gallery, query
@@ -67,8 +66,7 @@ def search(
     Every image is edited in each way; --limit takes fewer images to edit, all others stay as distractors.
     """
     options = Options(limit, seed, as_json, device, model, save_errors)
-    with refusals():
-        report("search", evaluate(images_below(images), options), options)
+    report("search", evaluate(images_below(images), options), options)
 
 
 def evaluate(paths: Sequence[Path], options: Options) -> dict[str, Any]:
