@@ -71,10 +71,13 @@ def recluster(config: "Config", dry_run: DryRun = False, as_json: Json = False) 
     async def work() -> None:
         async with connect(config) as collections:
             report = await regroup(collections, config.identities, dry_run=dry_run)
+        values = asdict(report)
         if as_json:
-            print_json({**asdict(report), "dry_run": dry_run})
+            print_json({**values, "dry_run": dry_run})
         else:
-            print_table(None, ["", ""], [[name.replace("_", " "), value] for name, value in asdict(report).items()])
+            rows = [[name.replace("_", " "), value] for name, value in values.items() if not isinstance(value, dict)]
+            rows += [[f"  {name}", value] for name, value in values["changes"].items() if value]
+            print_table(None, ["", ""], rows)
 
     run_async(work())
 
