@@ -3,6 +3,7 @@
 import ctypes
 import importlib
 import importlib.util
+import threading
 from typing import Any
 
 from enrichers.contract import Network
@@ -61,24 +62,29 @@ class ProcessLoader:
         self.device = resolve_device(device)
         self.threads = threads
         self._networks: dict[str, Network] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     def network(self, name: str) -> Network:
         """The catalogue's model, loaded by its runtime after its hash was checked; the same object every time.
         Raises ModelUnknown, ModelMissing, ModelCorrupt, DeviceUnavailable, SettingInvalid."""
-        if name not in self._networks:
-            entry = self.store.catalogue.entry(name)
-            options: dict[str, Any] = dict(entry.options)
-            plan = Plan(
-                device=self.device,
-                threads=self.threads,
-                inputs=options.pop("inputs", {}),
-                outputs=options.pop("outputs", {}),
-                options=options,
-            )
-            store, derive = self.store, entry.derive
-            path = store.derived(name, _builder(derive)) if derive else store.verify(name)
-            self._networks[name] = open_graph(entry.runtime, path, plan)
+        with self._locks.setdefault(name, threading.Lock()):  # several threads load enrichers; each graph once
+            if name not in self._networks:
+                self._networks[name] = self._open(name)
         return self._networks[name]
+
+    def _open(self, name: str) -> Network:
+        entry = self.store.catalogue.entry(name)
+        options: dict[str, Any] = dict(entry.options)
+        plan = Plan(
+            device=self.device,
+            threads=self.threads,
+            inputs=options.pop("inputs", {}),
+            outputs=options.pop("outputs", {}),
+            options=options,
+        )
+        store, derive = self.store, entry.derive
+        path = store.derived(name, _builder(derive)) if derive else store.verify(name)
+        return open_graph(entry.runtime, path, plan)
 
     def path(self, name: str) -> str:
         """The weight file, after its hash was checked. Raises ModelUnknown, ModelMissing, ModelCorrupt."""
