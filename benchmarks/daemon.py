@@ -1,0 +1,103 @@
+"""A daemon and a server as processes of their own, as benchmarks start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.embedded import EmbeddedServer
+
+PLUGIN = Path(__file__).parent / "plugin"
+#: seconds that a daemon may take until it takes images
+START_TIMEOUT_S = 180.0
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[EmbeddedServer]:
+    """A running embedded server with its data below `folder`."""
+    running = EmbeddedServer(folder / "server")
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@dataclass
+class DaemonProcess:
+    """A running `enrichd run`."""
+
+    process: subprocess.Popen[bytes]
+    start_s: float  #: seconds from start to ready
+
+    def tree(self) -> list[int]:
+        """The process ids of the daemon and its workers."""
+        found, waiting = [], [self.process.pid]
+        while waiting:
+            pid = waiting.pop()
+            found.append(pid)
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                waiting += [int(child) for child in task.read_text().split()]
+        return found
+
+    def rss_mb(self) -> float:
+        """Memory of all its processes in MB; what they share counts once a process by its share (PSS)."""
+        total = 0
+        for pid in self.tree():
+            rollup = Path(f"/proc/{pid}/smaps_rollup")
+            if rollup.exists():
+                total += sum(
+                    int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Pss:")
+                )
+        return total / 1024
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time of all its processes so far."""
+        ticks = 0
+        for pid in self.tree():
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def daemon(folder: Path, settings: Mapping[str, Any]) -> Iterator[DaemonProcess]:
+    """A daemon with these dotted settings, ready; it is stopped by SIGTERM when the block is left.
+
+    Raises RuntimeError with the end of its log if it does not get ready.
+    """
+    log = folder / "daemon.log"
+    variables = {
+        "ENRICHD_" + key.upper().replace(".", "__"): value if isinstance(value, str) else json.dumps(value)
+        for key, value in settings.items()
+    }
+    environment = os.environ | variables | {"PYTHONPATH": str(PLUGIN)}
+    started = time.perf_counter()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemon.cli", "run", "--yes"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+        )
+    try:
+        while b"ready" not in (text := log.read_bytes()):
+            if process.poll() is not None or time.perf_counter() - started > START_TIMEOUT_S:
+                raise RuntimeError(f"The daemon did not start:\n{text.decode(errors='replace')[-2000:]}")
+            time.sleep(0.02)
+        yield DaemonProcess(process, time.perf_counter() - started)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
