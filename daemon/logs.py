@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 from daemon.config import Log
 
+#: what `enrichd run` says on stderr once it takes images
+READY = "enrichd is ready"
+
 #: libraries that log each request or connection at INFO
 QUIET = ("httpx", "apscheduler", "pymongo", "PIL", "rapidocr", "RapidOCR")
 

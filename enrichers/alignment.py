@@ -54,9 +54,10 @@ def residual(points: NDArray[np.floating], target: Matrix, matrix: Matrix) -> fl
     return float(np.sqrt(((mapped - target) ** 2).sum(axis=1).mean()))
 
 
-def chip(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:
+def chip(pixels: Pixels, matrix: Matrix, size: int, *, black: bool = False) -> Pixels:
     """What `matrix` (2, 3: picture → chip) brings into a square of `size` pixels, (size, size, 3) uint8. A picture much
-    larger than the chip is shrunk by area first, so that nothing is skipped; outside the picture its edge goes on."""
+    larger than the chip is shrunk by area first, so that nothing is skipped. Outside the picture its edge goes on, or
+    it is `black`."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     inverse = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
@@ -74,7 +75,8 @@ def chip(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:
         # pixel centres: x in the region is factor · (x' + 0.5) − 0.5 for x' in the shrunk one
         moved[:, 2] += moved[:, :2] @ (factors / 2 - 0.5)
         moved[:, :2] *= factors
-    warped = cv2.warpAffine(region, moved, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
+    warped = cv2.warpAffine(region, moved, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(warped, np.uint8)
 
 

@@ -91,7 +91,7 @@ def looked_at_again(
     matrices = [
         [box_matrix(_four(box), (1 / AGAIN_SHARE - 1) / 2, AGAIN_SIDE) for box in faces.boxes] for faces in found
     ]
-    cuts = [chip(p, m, AGAIN_SIDE) for p, ms in zip(pictures, matrices, strict=True) for m in ms]
+    cuts = [chip(p, m, AGAIN_SIDE, black=True) for p, ms in zip(pictures, matrices, strict=True) for m in ms]
     seen = iter(detector.detect(cuts, AGAIN_SIDE, min_score))
     result = []
     for faces, its_matrices in zip(found, matrices, strict=True):

@@ -70,7 +70,7 @@ class PaintedLoader:
     threads = 1
 
     def __init__(self) -> None:
-        self.networks = {"centerface": SquareDetector(), "dlib": MeanColour()}
+        self.networks: dict[str, Any] = {"centerface": SquareDetector(), "dlib": MeanColour()}
 
     def network(self, name: str) -> Any:
         return self.networks[name]
@@ -175,6 +175,35 @@ def test_what_is_not_found_again_on_the_second_look_is_no_face() -> None:
     assert result.answer["count"] == 0
     (lenient,) = results(loaded(loader, min_score=0.3), image(painted((60, 60))))
     assert lenient.faces[0].score == pytest.approx(0.36)
+
+
+class OnlyLarge(SquareDetector):
+    """Is certain of squares of at least 16 pixels, and has an inkling of smaller ones."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        out = super().run(inputs)
+        small = np.exp(out["scale"][:, :1]) * 4 < 16
+        out["heatmap"][small & (out["heatmap"] > 0)] = 0.25
+        self.widths.append(inputs["image"].shape[3])
+        return out
+
+
+def test_a_crowd_gets_a_finer_look_and_a_portrait_does_not() -> None:
+    crowd = painted(*((x, 300) for x in range(100, 1200, 100)), size=(600, 1280))  # faces of 40 pixels
+    loader = PaintedLoader()
+    detector = loader.networks["centerface"] = OnlyLarge()
+    (fine,) = results(loaded(loader, detect_side=320), image(crowd))
+    assert fine.answer["count"] == 11
+    assert 1280 in detector.widths
+    portrait = np.full((600, 1280, 3), 40, np.uint8)
+    portrait[100:500, 400:800] = (250, 90, 30)
+    detector.widths.clear()
+    (found,) = results(loaded(loader, detect_side=320), image(portrait))
+    assert found.answer["count"] == 1
+    assert 1280 not in detector.widths
 
 
 def test_a_wrong_setting_names_the_valid_ones() -> None:

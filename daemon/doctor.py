@@ -1,0 +1,144 @@
+"""Examines everything the daemon needs: server, replica set, privileges, schema, plan, weights, device, memory."""
+
+import shutil
+import uuid
+from dataclasses import dataclass
+
+from pymongo.errors import PyMongoError
+
+from daemon.activation import difference
+from daemon.app import Setup
+from daemon.config import Config
+from daemon.connection import Server, greet, open_client, server_uri
+from daemon.store.collections import Collections, open_collections
+from daemon.store.probe import try_privileges
+from daemon.store.state import State
+from enrichers.errors import EnrichdError
+from migrations.steps import newest, pending
+
+#: MB that stay free in shared memory beside the decoded pixels: results, thumbnails, the runtimes' own use
+SHARED_MEMORY_MARGIN_MB = 64
+#: MB that should be free where the embedded server writes
+DISK_MARGIN_MB = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check; `remedy` says what to do where it failed."""
+
+    check: str
+    ok: bool
+    message: str
+    remedy: str | None = None
+
+
+async def examine(config: Config) -> list[Finding]:
+    """All checks, in the order in which they build on each other; those that cannot be made are left out."""
+    findings: list[Finding] = []
+    setup: Setup | None = None
+    try:
+        setup = Setup.of(config)
+        findings.append(Finding("device", True, f"models run on {setup.device}"))
+        findings.append(Finding("enrichers", True, ", ".join(setup.plan.names)))
+        findings.append(_weights(setup))
+    except EnrichdError as error:
+        remedy = "Correct the setting, or install what is missing; `enrichd config` shows what is in force."
+        findings.append(Finding("enrichers", False, str(error), remedy))
+    findings.append(_roots(config))
+    findings.append(_shared_memory(config))
+    try:
+        async with server_uri(config) as uri, open_client(config.mongo, uri) as client:
+            server = await greet(client, config.mongo, uri)
+            findings.append(Finding("server", True, server.address))
+            findings.append(_replica_set(server))
+            collections = open_collections(client, config.mongo.database, config.mongo.collection)
+            findings.append(await _privileges(collections))
+            findings += await _database(collections, setup)
+    except EnrichdError as error:
+        findings.append(Finding("server", False, str(error), "Start the server or correct mongo.uri."))
+    return findings
+
+
+def _weights(setup: Setup) -> Finding:
+    names = setup.weights()
+    missing = setup.store.missing(names)
+    if missing:
+        return Finding("weights", False, f"not in the cache: {', '.join(missing)}", "Run `enrichd models pull`.")
+    return Finding("weights", True, f"{len(names)} files in {setup.config.models.folder}")
+
+
+def _roots(config: Config) -> Finding:
+    roots = [root.expanduser() for root in config.images.roots]
+    wrong = [str(root) for root in roots if not root.is_dir()]
+    if wrong:
+        return Finding("roots", False, f"no such folder: {', '.join(wrong)}", "Create it or correct images.roots.")
+    if not roots:
+        return Finding("roots", True, "none: sources that are paths are refused (images.roots)")
+    return Finding("roots", True, ", ".join(map(str, roots)))
+
+
+def _shared_memory(config: Config) -> Finding:
+    try:
+        usage = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return Finding("shared memory", True, "has no limit of its own on this platform")
+    needed, total, free = config.pipeline.in_flight_mb + SHARED_MEMORY_MARGIN_MB, usage.total >> 20, usage.free >> 20
+    if free < needed:
+        return Finding(
+            "shared memory",
+            False,
+            f"{free} MB of {total} MB are free in /dev/shm, pipeline.in_flight_mb needs {needed} MB",
+            f"Give the container --shm-size {needed}m, or lower pipeline.in_flight_mb.",
+        )
+    return Finding("shared memory", True, f"{free} MB of {total} MB are free, {needed} MB needed")
+
+
+def _replica_set(server: Server) -> Finding:
+    try:
+        server.require_change_streams()
+    except EnrichdError as error:
+        return Finding(
+            "replica set", False, str(error), "Start it with --replSet rs0, then run rs.initiate() once in mongosh."
+        )
+    return Finding("replica set", True, "sharded cluster" if server.sharded else str(server.replica_set))
+
+
+async def _privileges(collections: Collections) -> Finding:
+    refused = await try_privileges(collections, f"doctor-{uuid.uuid4().hex}")
+    if refused:
+        return Finding(
+            "privileges",
+            False,
+            f"the user may not {'; '.join(refused)}",
+            "Grant readWrite and dbAdmin on the database (docs/operations.md).",
+        )
+    return Finding("privileges", True, "read, write, watch and create indexes")
+
+
+async def _database(collections: Collections, setup: Setup | None) -> list[Finding]:
+    try:
+        waiting = await pending(collections)
+        version = await State(collections).schema_version()
+        stored = await State(collections).plan()
+    except EnrichdError as error:
+        return [Finding("schema", False, str(error), "Run the newer enrichd.")]
+    except PyMongoError as error:
+        return [Finding("schema", False, str(error).partition(", full error")[0], "Grant read on the database.")]
+    if version and waiting:
+        findings = [Finding("schema", False, f"{version} of {newest()}", "Run `enrichd migrate up`.")]
+    else:
+        findings = [
+            Finding(
+                "schema", True, f"{version}" if version else f"empty database; `enrichd run` creates schema {newest()}"
+            )
+        ]
+    if stored is None or setup is None:
+        return findings
+    change = difference(stored.plan, setup.plan)
+    if change.nothing:
+        return [*findings, Finding("plan", True, f"{stored.number}, as configured")]
+    remedy = "Run `enrichd activate --dry-run`, then `enrichd activate`, or undo the change of settings."
+    return [
+        *findings,
+        Finding("plan", False, f"the enabled enrichers differ from plan {stored.number} ({change})", remedy),
+    ]
