@@ -1,4 +1,4 @@
-"""What a distance means: per embedding model, distance of two faces → evidence that they are one person."""
+"""What distances mean: per embedding model, measured distances → evidence that faces are one person."""
 
 import tomllib
 from dataclasses import dataclass
@@ -14,6 +14,10 @@ Floats = NDArray[np.float32]
 SHIPPED = Path(__file__).with_name("calibration.toml")
 #: the model whose values stand in for one that nobody calibrated
 FALLBACK = "dlib"
+#: distances are looked at as logarithms of their ratio to these, so that the weights have comparable sizes
+TYPICAL_AVERAGE, TYPICAL_CENTROID = 0.066, 0.03
+#: clusters larger than those that weights were found on count as this large
+LARGEST = 16.0
 
 
 @cache
@@ -22,25 +26,55 @@ def shipped() -> dict[str, Any]:
     return tomllib.loads(SHIPPED.read_text())
 
 
+def features(average: Floats, centroid: Floats, ones: Floats, others: Floats) -> Floats:
+    """What the evidence on a pair of clusters is weighed from, (n, 7): mean cosine distance between their faces, half
+    the squared distance of their centroids, and their sizes."""
+    small = np.log(np.minimum(np.minimum(ones, others), LARGEST))
+    large = np.log(np.minimum(np.maximum(ones, others), LARGEST))
+    far = np.log(np.maximum(average, 1e-4) / TYPICAL_AVERAGE)
+    apart = np.log(np.maximum(centroid, 1e-4) / TYPICAL_CENTROID)
+    noise = np.log(np.exp(-small) + np.exp(-large))
+    return np.stack([far, small, large, far * small, far * large, apart, apart * noise], axis=-1).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """A monotone map from cosine distance to log-likelihood ratio, as knots of a piecewise linear function."""
+    """The calibration of one embedding model.
+
+    `knots`: cosine distance of two faces → natural logarithm of how many times more probable it is for one person than
+    for two. `weights`: of `features`, the first a constant: logarithm of the odds that a pair of clusters, come upon
+    while `people` clusters are left, is one person.
+    """
 
     model: str
-    distances: tuple[float, ...]  #: increasing
-    ratios: tuple[float, ...]  #: decreasing; natural logarithms
+    knots: tuple[tuple[float, float], ...]
+    weights: tuple[float, ...]
+    people: float
+    slack: float = 8.0  #: pairs whose evidence is below the bar by more than this never come to pass it
 
     @classmethod
     def of(cls, model: str) -> "Calibration":
         """The shipped calibration of an embedding model; that of the default model where it has none."""
         table = shipped().get(model) or shipped()[FALLBACK]
-        distances, ratios = zip(*table["knots"], strict=True)
-        return cls(model, tuple(distances), tuple(ratios))
+        knots = tuple((float(distance), float(ratio)) for distance, ratio in table["knots"])
+        return cls(model, knots, tuple(map(float, table["weights"])), float(table["people"]))
 
     def log_ratio(self, distance: Floats) -> Floats:
         """Cosine distances, any shape → log-likelihood ratios (one person : two people) of the same shape."""
-        return np.interp(distance, self.distances, self.ratios).astype(np.float32)
+        distances, ratios = zip(*self.knots, strict=True)
+        return np.interp(distance, distances, ratios).astype(np.float32)
 
     def distance_at(self, ratio: float) -> float:
         """The distance at which the evidence is `ratio`."""
-        return float(np.interp(-ratio, [-value for value in self.ratios], self.distances))
+        distances, ratios = zip(*self.knots, strict=True)
+        return float(np.interp(-ratio, [-value for value in ratios], distances))
+
+    def evidence(self, average: Floats, centroid: Floats, ones: Floats, others: Floats) -> Floats:
+        """Evidence that pairs of clusters are one person, (n,); compare with `bar`."""
+        weights = np.array(self.weights, dtype=np.float32)
+        return np.asarray(features(average, centroid, ones, others) @ weights[1:] + weights[0], dtype=np.float32)
+
+    def bar(self, clusters: int) -> float:
+        """The evidence that is needed while `clusters` are left: the more there are, the nearer comes the nearest of
+        them by chance, in proportion to their number."""
+        return float(np.log(max(clusters, 1) / self.people))
