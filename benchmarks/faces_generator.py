@@ -54,7 +54,9 @@ def make(count: int, seed: int = 0, sizes: Ints | None = None) -> Made:
     centres[:, -1] += MEAN  # the mean direction is an axis along which hardly anything varies
     scale = np.exp(PERSON_SCALE * rng.standard_normal(known)).astype(np.float32)
     poor = rng.random(len(people)) < POOR
-    face_scale = np.exp(FACE_SCALE * rng.standard_normal(len(people))).astype(np.float32) * np.where(poor, POOR_SCALE, 1)
+    face_scale = np.exp(FACE_SCALE * rng.standard_normal(len(people))).astype(np.float32) * np.where(
+        poor, POOR_SCALE, 1
+    )
     spread = np.sqrt(variances(WITHIN)).astype(np.float32)
     vectors = np.empty((len(people), DIMENSIONS), dtype=np.float32)
     for start in range(0, len(people), 100_000):

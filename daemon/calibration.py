@@ -62,7 +62,7 @@ class Calibration:
     def log_ratio(self, distance: Floats) -> Floats:
         """Cosine distances, any shape → log-likelihood ratios (one person : two people) of the same shape."""
         distances, ratios = zip(*self.knots, strict=True)
-        return np.interp(distance, distances, ratios).astype(np.float32)
+        return np.asarray(np.interp(distance, distances, ratios), dtype=np.float32)
 
     def distance_at(self, ratio: float) -> float:
         """The distance at which the evidence is `ratio`."""

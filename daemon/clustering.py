@@ -60,7 +60,9 @@ def cluster(faces: Faces, calibration: Calibration, constraints: Constraints) ->
     good = gated(faces, constraints)
     same = twins(faces)
     marks = marks_of(faces, same, constraints)
-    clusters = Clusters.of(faces.vectors, np.where(good, groups(len(good), [*same, *constraints.must]), -1), same, marks)
+    clusters = Clusters.of(
+        faces.vectors, np.where(good, groups(len(good), [*same, *constraints.must]), -1), same, marks
+    )
     ones, others = neighbours(faces.vectors, NEIGHBOURS)
     both = good[ones] & good[others]
     clusters.agglomerate(ones[both], others[both], calibration)
@@ -103,7 +105,9 @@ def twins(faces: Faces) -> list[tuple[int, int]]:
     """Pairs of faces that are one detection on the same bytes, found through two documents."""
     order = np.argsort(faces.photo, kind="stable")
     photo = faces.photo[order]
-    starts = np.flatnonzero(np.concatenate(([True], photo[1:] != photo[:-1], [True]))) if len(photo) else np.zeros(0, int)
+    starts = (
+        np.flatnonzero(np.concatenate(([True], photo[1:] != photo[:-1], [True]))) if len(photo) else np.zeros(0, int)
+    )
     sizes = np.diff(starts)
     pairs: list[tuple[int, int]] = []
     for start, size in zip(starts[:-1][sizes > 1], sizes[sizes > 1], strict=True):
@@ -189,9 +193,8 @@ class Clusters:
             if record is not None:
                 self._record(a[chosen], b[chosen], record)
             moved = self.merge(joined)
-            target = joined
             stale = moved[a] | moved[b]
-            new_a, new_b = edges(target[a[stale]], target[b[stale]], len(self.sizes))
+            new_a, new_b = edges(joined[a[stale]], joined[b[stale]], len(self.sizes))
             a, b = np.concatenate((a[~stale], new_a)), np.concatenate((b[~stale], new_b))
             score = np.concatenate((score[~stale], self.score(new_a, new_b, calibration)))
 
@@ -250,6 +253,9 @@ class Clusters:
     def merge(self, joined: Ints) -> Flags:
         """Puts every cluster into the one that `joined` names; returns which ones changed."""
         gone = np.flatnonzero(joined != np.arange(len(joined)))
+        moved = np.zeros(len(joined), dtype=np.bool_)
+        if not len(gone):
+            return moved
         into = joined[gone]
         order = np.argsort(into, kind="stable")
         gone, into = gone[order], into[order]
@@ -260,7 +266,6 @@ class Clusters:
         self.sizes[gone] = 0
         self.squares[kept] = np.einsum("ij,ij->i", self.sums[kept], self.sums[kept]) / self.sizes[kept] ** 2
         self.label = np.append(joined, -1)[self.label]
-        moved = np.zeros(len(joined), dtype=np.bool_)
         moved[gone] = True
         moved[kept] = True
         return moved
@@ -335,7 +340,7 @@ def mutual(a: Ints, b: Ints, score: Floats, count: int) -> Ints:
     first = np.full(count, len(score), dtype=np.int64)
     np.minimum.at(first, a[top], top)
     np.minimum.at(first, b[top], top)
-    return top[(first[a[top]] == top) & (first[b[top]] == top)]
+    return np.asarray(top[(first[a[top]] == top) & (first[b[top]] == top)], dtype=np.int64)
 
 
 def likeliest(a: Ints, b: Ints, score: Floats, count: int, bar: float) -> Ints:
@@ -351,7 +356,7 @@ def likeliest(a: Ints, b: Ints, score: Floats, count: int, bar: float) -> Ints:
     np.minimum.at(first, a[single], single)
     np.minimum.at(first, b[single], single)
     chosen = (first[a[worth]] == worth) & (first[b[worth]] == worth)
-    return worth[chosen | (sure & (one | other))]
+    return np.asarray(worth[chosen | (sure & (one | other))], dtype=np.int64)
 
 
 def attach(clusters: Clusters, vectors: Floats, ones: Rows, others: Rows, calibration: Calibration) -> Ints:
