@@ -1,4 +1,4 @@
-"""Made-up face embeddings that lie as far apart as real ones: people, photos of people, and mistakes in their labels."""
+"""Made-up face embeddings that lie as far apart as real ones: people, their photos, and mistakes in their labels."""
 
 from dataclasses import dataclass
 
