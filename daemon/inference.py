@@ -184,7 +184,7 @@ class _Lanes:
             for n, outcome in zip(chosen, outcomes, strict=True):
                 answers[n][name] = Timed(outcome, ms)
                 if isinstance(outcome, Result):
-                    images[n].results = {**images[n].results, name: outcome.answer}
+                    images[n].results = {**images[n].results, name: outcome.required()}
         return answers
 
     def _image(self, ref: ImageRef) -> Image:

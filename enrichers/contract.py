@@ -49,6 +49,13 @@ class Result:
     answer: Mapping[str, Any]
     faces: tuple[Face, ...] = ()
 
+    def required(self) -> Mapping[str, Any]:
+        """The answer as enrichers that require it see it: with the faces' boxes, as the document will have them."""
+        if not self.faces:
+            return self.answer
+        items = [{"box": list(f.box), "score": f.score, "quality": f.quality, **f.attributes} for f in self.faces]
+        return {**self.answer, "items": items}
+
 
 @dataclass(frozen=True)
 class Failure:
