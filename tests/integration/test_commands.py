@@ -183,8 +183,12 @@ async def test_activating_tells_what_becomes_stale(harness: Harness, enrichd: Co
     other = ("--set", "enrichers.standin.salt=x")
     dry = await enrichd("activate", "--dry-run", "--json", *other)
     assert dry.json == {
-        "added": [], "removed": [], "changed": ["standin", "follower"], "stale": 1,
-        "activated": False, "plan": 1,
+        "added": [],
+        "removed": [],
+        "changed": ["standin", "follower"],
+        "stale": 1,
+        "activated": False,
+        "plan": 1,
     }
     refused = await enrichd("run", *other)
     assert (refused.code, len(refused.err.strip().splitlines())) == (1, 1)
