@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.calibration import Calibration
-from daemon.neighbours import neighbours
+from daemon.neighbours import knn, neighbours
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Rows = NDArray[np.int32]
+Rows = NDArray[np.int32] | NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 #: neighbours of a face that become edges of the graph
@@ -67,6 +67,58 @@ def cluster(faces: Faces, calibration: Calibration, constraints: Constraints) ->
     both = good[ones] & good[others]
     clusters.agglomerate(ones[both], others[both], calibration)
     return numbered(attach(clusters, faces.vectors, ones[~both], others[~both], calibration))
+
+
+def grow(faces: Faces, labels: Ints, new: Flags, calibration: Calibration, constraints: Constraints) -> Ints:
+    """Clusters with the `new` faces (n,) added to what was found before (`labels` (n,), -1 for faces that were left
+    alone): only the new faces and the clusters near them are looked at. Old clusters may come together over a new
+    face, none is divided. Labels as `cluster` gives them."""
+    good = gated(faces, constraints)
+    same = twins(faces)
+    marks = marks_of(faces, same, constraints)
+    start = labels.copy()
+    alone = (start < 0) | new
+    start[alone] = labels.max(initial=-1) + 1 + np.arange(int(alone.sum()))
+    together = groups(len(start), [*same, *constraints.must])
+    start = joined_labels(start, together)
+    clusters = Clusters.of(faces.vectors, np.where(good, start, -1), same, marks)
+    fresh = np.flatnonzero(new & good)
+    poor = np.flatnonzero(new & ~good)
+    centroids = clusters.sums / np.maximum(np.linalg.norm(clusters.sums, axis=1, keepdims=True), 1e-12)
+    asked = np.concatenate((fresh, poor))
+    if not len(asked) or not len(centroids):
+        return numbered(start)
+    near = knn(faces.vectors[asked], centroids, NEIGHBOURS)[1]
+    member = np.full(len(centroids), -1, dtype=np.int64)
+    rows = np.flatnonzero(clusters.label >= 0)
+    member[clusters.label[rows[::-1]]] = rows[::-1]  # the first row of each cluster stands for it
+    ones: Ints = np.repeat(asked, near.shape[1])
+    others: Ints = member[near.reshape(-1)]
+    touched = np.unique(near[: len(fresh)])
+    around = knn(centroids[touched], centroids[touched], NEIGHBOURS // 2)[1] if len(touched) else np.zeros((0, 1), int)
+    ones = np.concatenate((ones, np.repeat(member[touched], around.shape[1])))
+    others = np.concatenate((others, member[touched][around.reshape(-1)]))
+    both = good[ones] & good[others]
+    clusters.agglomerate(ones[both], others[both], calibration)
+    result = attach(clusters, faces.vectors, ones[~both], others[~both], calibration)
+    kept = np.flatnonzero(~good & ~new & (labels >= 0))  # poor faces that were added to a cluster earlier follow it
+    follow = np.full(int(start.max()) + 1, -1, dtype=np.int64)
+    follow[start[rows]] = clusters.label[rows]
+    result[kept] = follow[start[kept]]
+    return numbered(result)
+
+
+def joined_labels(start: Ints, together: Ints) -> Ints:
+    """Labels with those made one that have rows in the same group of `together`."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first = np.full(int(together.max(initial=-1)) + 1, -1, dtype=np.int64)
+    first[together[::-1]] = start[::-1]
+    count = int(start.max(initial=-1)) + 1
+    moved = np.flatnonzero(first[together] != start)
+    graph = coo_matrix((np.ones(len(moved), np.int8), (first[together[moved]], start[moved])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)[start]
 
 
 def gated(faces: Faces, constraints: Constraints) -> Flags:

@@ -1,14 +1,16 @@
 """Identities: reclustering faces into people, and showing people's names on the images."""
 
 import asyncio
+import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from bson import ObjectId
@@ -16,20 +18,26 @@ from numpy.typing import NDArray
 from pymongo import InsertOne, UpdateOne
 
 from daemon.calibration import Calibration
-from daemon.clustering import Constraints, Faces, cluster
+from daemon.clustering import Constraints, Faces, cluster, grow
 from daemon.config import Identities as Settings
-from daemon.recluster import Changes, Member, New, changes, match_identities
+from daemon.recluster import NO_CHANGES, Changes, Member, New, changes, match_identities
 from daemon.store import faces as face_store
 from daemon.store import identities as identity_store
 from daemon.store import links as link_store
+from daemon.store import recluster as state_store
 from daemon.store.collections import Collections, Document
 from daemon.store.faces import FORGOTTEN, IGNORED, NOT_A_FACE, batches
 from daemon.store.identities import ACTIVE, HIDDEN, MERGED, Exemplar, Identity
 from daemon.store.links import CANNOT, MUST, Link
 from daemon.store.vectors import stack, to_binary
 
+T = TypeVar("T")
+
 #: faces that stand for an identity when a new face is compared with it
 EXEMPLARS = 8
+#: all faces are clustered again when so many came since the last time, as a share of those that there were then, or
+#: of this number where there were fewer
+GROWTH, SMALL = 0.2, 50
 #: seconds between attempts to follow the identities' names after the stream broke
 WATCH_PAUSE_S = 5.0
 
@@ -43,6 +51,7 @@ class ReclusterReport:
     alone: int  #: faces that belong to no identity
     changes: Changes
     seconds: float
+    full: bool  #: all faces were clustered, not only the new ones and what lies near them
     dry_run: bool
 
     def document(self) -> Document:
@@ -61,7 +70,7 @@ class Loaded:
     pinned: list[bool]
     verdicts: list[str | None]
     detached: list[bool]
-    scores: list[float]
+    new: NDArray[np.bool_]  #: (n,) no recluster has looked at it yet
     faces: Faces
 
 
@@ -78,12 +87,14 @@ async def active_model(collections: Collections) -> str | None:
     return str(min(counts)[1]) if counts else None
 
 
-async def load(collections: Collections, model: str) -> Loaded:
+async def load(collections: Collections, model: str, query: Mapping[str, Any] | None = None) -> Loaded:
     """Every face that has a vector of `model` and may be clustered: not those that are no faces or are forgotten."""
     documents = [
         document
-        async for document in face_store.all_of_model(collections, model)
-        if document.get("verdict") not in (NOT_A_FACE, FORGOTTEN) and (document.get("embeddings") or {}).get(model)
+        async for document in face_store.of_model(collections, model, query)
+        if document.get("verdict") not in (NOT_A_FACE, FORGOTTEN)
+        and (document.get("identity") or document.get("verdict") != IGNORED)
+        and (document.get("embeddings") or {}).get(model)
     ]
     documents.sort(key=lambda document: document["_id"])
     dimensions = (len(documents[0]["embeddings"][model]) - 2) // 4 if documents else 0
@@ -100,10 +111,10 @@ async def load(collections: Collections, model: str) -> Loaded:
         ids=[document["_id"] for document in documents],
         images=[document["image"] for document in documents],
         identities=[document.get("identity") for document in documents],
-        pinned=[(document.get("assigned") or {}).get("by") == "user" for document in documents],
+        pinned=[bool(document.get("identity")) and document["assigned"]["by"] == "user" for document in documents],
         verdicts=[document.get("verdict") for document in documents],
         detached=[bool(document.get("detached")) for document in documents],
-        scores=[float(document.get("score") or 0.0) for document in documents],
+        new=np.array([document.get("clustered_at") is None for document in documents], dtype=np.bool_),
         faces=Faces(
             vectors=vectors,
             quality=np.array([1.0 if value is None else value for value in quality], dtype=np.float32),
@@ -112,15 +123,21 @@ async def load(collections: Collections, model: str) -> Loaded:
     )
 
 
-def constraints(loaded: Loaded, links: Sequence[Link]) -> Constraints:
-    """Links between faces → constraints between rows; faces that are not there are left out."""
+def constraints(loaded: Loaded, links: Sequence[Link], known: Mapping[ObjectId, Identity]) -> Constraints:
+    """Links between faces → constraints between rows; faces that are not there are left out. The faces that a person
+    put into one identity must be together."""
     row_of = {id: row for row, id in enumerate(loaded.ids)}
 
     def rows(ids: Sequence[ObjectId]) -> tuple[int, ...]:
         return tuple(row_of[id] for id in ids if id in row_of)
 
+    pinned: dict[ObjectId, list[int]] = defaultdict(list)
+    for row, identity in enumerate(loaded.identities):
+        if loaded.pinned[row] and (living := resolve(identity, known)) is not None:
+            pinned[living].append(row)
+    musts = [rows(link.faces) for link in links if link.kind == MUST] + [tuple(group) for group in pinned.values()]
     return Constraints(
-        must=tuple(rows(link.faces) for link in links if link.kind == MUST),
+        must=tuple(group for group in musts if len(group) > 1),
         cannot=tuple((rows(link.faces), rows(link.others)) for link in links if link.kind == CANNOT and link.others),
     )
 
@@ -166,7 +183,12 @@ def plan(
         Member(resolve(identity, known), pinned, frozenset(refused.get(id, ())))
         for id, identity, pinned in zip(loaded.ids, loaded.identities, loaded.pinned, strict=True)
     ]
-    kept = frozenset(entry.id for entry in known.values() if entry.name or entry.state == HIDDEN or entry.ignored)
+    decided = {member.identity for member in members if member.pinned}
+    kept = frozenset(
+        entry.id
+        for entry in known.values()
+        if entry.name or entry.state == HIDDEN or entry.ignored or entry.id in decided
+    )
     matched = match_identities(labels, members, kept, min_faces)
     created = [ObjectId() for _ in range(matched.created)]
     owners = [created[owner.number] if isinstance(owner, New) else owner for owner in matched.owners]
@@ -176,32 +198,95 @@ def plan(
     return Plan(owners, created, sorted(emptied), told)  # type: ignore[arg-type]
 
 
-async def recluster(collections: Collections, settings: Settings, *, dry_run: bool = False) -> ReclusterReport:
-    """Clusters all faces, matches the clusters to the identities and, unless `dry_run`, writes what changed."""
+async def recluster(
+    collections: Collections,
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    full: bool = False,
+    executor: Executor | None = None,
+) -> ReclusterReport:
+    """Clusters the faces, matches the clusters to the identities and, unless `dry_run`, writes what changed.
+
+    Only faces that no recluster has looked at, and what lies near them, are clustered, until so many came that it is
+    time to look at all again; `full` does so at once. Where nothing is new, nothing changes. The clustering runs in
+    `executor`, by default a process of its own, so that the daemon goes on enriching.
+    """
     started = time.monotonic()
     model = await active_model(collections)
     known = await identity_store.load(collections)
     if model is None:
         if not dry_run:
             await clear_emptied(collections, sorted(known), datetime.now(UTC))
-        return ReclusterReport(0, 0, 0, Changes(0, 0, 0, 0, 0, 0, 0), time.monotonic() - started, dry_run)
+        return ReclusterReport(0, 0, 0, NO_CHANGES, time.monotonic() - started, False, dry_run)
     loaded = await load(collections, model)
     links = await link_store.load(collections)
-    limits = constraints(loaded, links)
-    loop = asyncio.get_running_loop()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        labels = await loop.run_in_executor(pool, cluster, loaded.faces, Calibration.of(model), limits)
+    calibration = Calibration.of(model)
+    limits = constraints(loaded, links, known)
+    before = await state_store.get(collections)
+    full = full or due(before, loaded, calibration, settings)
+    labels = old_labels(loaded, known)
+    if full or loaded.new.any():
+        work = partial(cluster, loaded.faces, calibration, limits)
+        if not full:
+            work = partial(grow, loaded.faces, labels, loaded.new, calibration, limits)
+        labels = await elsewhere(work, executor)
     change = plan(loaded, known, links, labels, settings.min_faces)
     if not dry_run:
-        await apply(collections, loaded, known, change, datetime.now(UTC))
+        now = datetime.now(UTC)
+        await apply(collections, loaded, known, change, now)
+        await face_store.looked_at(collections, [loaded.ids[row] for row in np.flatnonzero(loaded.new)], now)
+        await state_store.put(collections, after(before, loaded, calibration, settings, full))
     return ReclusterReport(
         faces=len(loaded.ids),
         identities=len({owner for owner in change.owners if owner is not None}),
         alone=sum(owner is None for owner in change.owners),
         changes=change.changes,
-        seconds=time.monotonic() - started,
+        seconds=round(time.monotonic() - started, 3),
+        full=full,
         dry_run=dry_run,
     )
+
+
+async def elsewhere(work: Callable[[], T], executor: Executor | None) -> T:
+    """Runs `work` outside the event loop: in `executor`, or in a process that ends with it."""
+    loop = asyncio.get_running_loop()
+    if executor is not None:
+        return await loop.run_in_executor(executor, work)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return await loop.run_in_executor(pool, work)
+
+
+def due(state: Document | None, loaded: Loaded, calibration: Calibration, settings: Settings) -> bool:
+    """Whether all faces must be clustered: for the first time, with another model, calibration or setting, or because
+    many came since the last time."""
+    if state is None or state["basis"] != basis(loaded.model, calibration, settings):
+        return True
+    return int(state["added"]) + int(loaded.new.sum()) > GROWTH * max(int(state["faces"]), SMALL)
+
+
+def after(state: Document | None, loaded: Loaded, calibration: Calibration, settings: Settings, full: bool) -> Document:
+    """What is remembered of a recluster."""
+    if full or state is None:
+        return {"basis": basis(loaded.model, calibration, settings), "faces": len(loaded.ids), "added": 0}
+    return {**state, "added": int(state["added"]) + int(loaded.new.sum())}
+
+
+def basis(model: str, calibration: Calibration, settings: Settings) -> str:
+    """What the clusters rest on beside the faces: with another one they are made anew."""
+    return f"{model} {hash_of(calibration)} {settings.min_faces}"
+
+
+def hash_of(calibration: Calibration) -> str:
+    """16 hex digits that stand for a calibration's values."""
+    return hashlib.sha256(repr(calibration).encode()).hexdigest()[:16]
+
+
+def old_labels(loaded: Loaded, known: Mapping[ObjectId, Identity]) -> NDArray[np.int64]:
+    """The identities of the faces as cluster numbers, -1 for faces without one."""
+    numbers: dict[ObjectId, int] = {}
+    living = [resolve(identity, known) for identity in loaded.identities]
+    return np.array([-1 if id is None else numbers.setdefault(id, len(numbers)) for id in living], dtype=np.int64)
 
 
 def exemplars_of(vectors: NDArray[np.float32], quality: NDArray[np.float32], count: int) -> list[int]:
@@ -251,7 +336,9 @@ async def apply(
         operations.append(UpdateOne(unchanged, {"$set": fields}))
     await face_store.write(collections, operations)
 
-    await describe(collections, loaded, rows, centroids, known, now)
+    touched = {change.owners[row] for row in moved} | {loaded.identities[row] for row in moved}
+    touched |= {change.owners[row] for row in np.flatnonzero(loaded.new)}
+    await describe(collections, loaded, rows, centroids, known, touched, now)
     await clear_emptied(collections, change.emptied, now)
     await project(collections, face_ids=[loaded.ids[row] for row in moved])
     await project_names(collections)
@@ -275,11 +362,16 @@ async def describe(
     rows: Mapping[ObjectId, Sequence[int]],
     centroids: Mapping[ObjectId, NDArray[np.float32]],
     known: Mapping[ObjectId, Identity],
+    touched: set[ObjectId | None],
     now: datetime,
 ) -> None:
-    """Writes counts, cover, exemplars and centroid of the identities where they changed."""
+    """Writes counts, cover, exemplars and centroid of the identities of `rows` that are `touched`, or whose faces are
+    others than when they were last described."""
     operations = []
     for owner, members in rows.items():
+        entry = known.get(owner)
+        if entry is not None and owner not in touched and described(entry, loaded, members):
+            continue
         own = np.array(members)
         best = exemplars_of(loaded.faces.vectors[own], loaded.faces.quality[own], EXEMPLARS)
         exemplars = [Exemplar(loaded.ids[own[row]], {loaded.model: loaded.faces.vectors[own[row]]}) for row in best]
@@ -289,14 +381,6 @@ async def describe(
             "image_count": len({repr(loaded.images[row]) for row in there}),
             "cover_face": exemplars[0].face,
         }
-        entry = known.get(owner)
-        if (
-            entry is not None
-            and (entry.face_count, entry.image_count, entry.cover_face) == tuple(fields.values())
-            and [(e.face, sorted(e.embeddings)) for e in entry.exemplars]
-            == [(e.face, [loaded.model]) for e in exemplars]
-        ):
-            continue
         fields |= {
             "exemplars": identity_store.exemplars_document(exemplars),
             "centroid": {loaded.model: to_binary(centroids[owner])},
@@ -305,6 +389,35 @@ async def describe(
         operations.append(UpdateOne({"_id": owner}, {"$set": fields}))
     for some in batches(operations):
         await collections.identities.bulk_write(list(some), ordered=False)
+
+
+def described(entry: Identity, loaded: Loaded, members: Sequence[int]) -> bool:
+    """Whether an identity's counts and exemplars are those of these faces."""
+    ids = {loaded.ids[row] for row in members}
+    there = [row for row in members if not loaded.detached[row]]
+    return (
+        entry.face_count == len(there)
+        and entry.image_count == len({repr(loaded.images[row]) for row in there})
+        and bool(entry.exemplars)
+        and all(e.face in ids and loaded.model in e.embeddings for e in entry.exemplars)
+    )
+
+
+async def refresh(collections: Collections, ids: Sequence[ObjectId]) -> None:
+    """Brings counts, cover and exemplars of some identities up to date after a decision, and deletes those without a
+    face that nobody named, hid or ignored."""
+    now = datetime.now(UTC)
+    known = await identity_store.by_ids(collections, ids)
+    model = await active_model(collections)
+    rows: dict[ObjectId, list[int]] = defaultdict(list)
+    if model is not None:
+        loaded = await load(collections, model, {"identity": {"$in": list(known)}})
+        for row, identity in enumerate(loaded.identities):
+            if identity is not None:
+                rows[identity].append(row)
+        centroids = {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
+        await describe(collections, loaded, rows, centroids, known, set(known), now)
+    await clear_emptied(collections, [id for id in known if id not in rows], now)
 
 
 async def project(

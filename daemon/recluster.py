@@ -109,6 +109,9 @@ class Changes:
     split: int  #: old identities whose faces part
 
 
+NO_CHANGES = Changes(0, 0, 0, 0, 0, 0, 0)
+
+
 def changes(before: Sequence[Hashable | None], after: Sequence[Hashable | None], created: int, emptied: int) -> Changes:
     """Compares who was who with who will be."""
     pairs = Counter(zip(before, after, strict=True))

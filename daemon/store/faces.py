@@ -50,11 +50,12 @@ class StoredFace:
     assigned: Mapping[str, Any] | None
     verdict: str | None
     detached: bool
+    marked: bool = False  #: a decision names it
 
     @property
     def decided(self) -> bool:
         """Whether a person decided something about this face."""
-        return self.verdict is not None or bool(self.assigned and self.assigned.get("by") == "user")
+        return self.marked or self.verdict is not None or bool(self.assigned and self.assigned.get("by") == "user")
 
 
 def stored_face(document: Document) -> StoredFace:
@@ -70,6 +71,7 @@ def stored_face(document: Document) -> StoredFace:
         assigned=document.get("assigned"),
         verdict=document.get("verdict"),
         detached=bool(document.get("detached")),
+        marked=bool(document.get("decided")),
     )
 
 
@@ -142,14 +144,16 @@ async def of_identities(collections: Collections, identities: Sequence[ObjectId]
     return found
 
 
-async def all_of_model(collections: Collections, model: str) -> AsyncIterator[Document]:
-    """Every face, in the order of its id, with what clustering needs of it: a raw document without thumbnail."""
+async def of_model(
+    collections: Collections, model: str, query: Mapping[str, Any] | None = None
+) -> AsyncIterator[Document]:
+    """Every face that matches, with what clustering needs of it: a raw document without thumbnail."""
     projection = {
         f"embeddings.{model}": 1,
         **dict.fromkeys(("image", "image_sha256", "quality.value", "identity", "assigned", "verdict"), 1),
-        **dict.fromkeys(("detached", "clustered_at", "score"), 1),
+        **dict.fromkeys(("detached", "clustered_at", "decided"), 1),
     }
-    async for document in collections.faces.find({}, projection, batch_size=5000):
+    async for document in collections.faces.find(dict(query or {}), projection, batch_size=5000):
         yield document
 
 
@@ -171,7 +175,7 @@ def upsert(
         "image_sha256": image_sha256,
         "detached": False,
     }
-    once = {"identity": None, "assigned": None, "verdict": None, "created_at": now, **insert}
+    once = {"identity": None, "assigned": None, "verdict": None, "decided": False, "created_at": now, **insert}
     if fresh:
         change["clustered_at"] = None
     else:
@@ -188,6 +192,8 @@ def upsert_forgotten(
         "image_sha256": image_sha256,
         "box": [round(float(value), 1) for value in face.box],
         "verdict": FORGOTTEN,
+        "decided": True,
+        "embeddings": {},
         "identity": None,
         "assigned": None,
         "clustered_at": NEVER,
@@ -222,7 +228,7 @@ async def remove(collections: Collections, faces: Sequence[StoredFace]) -> int:
     decided = [face.id for face in faces if face.decided and not face.detached]
     gone = 0
     for some in batches(free):
-        undecided = {"_id": {"$in": list(some)}, "verdict": None, "assigned.by": {"$nin": ["user"]}}
+        undecided = {"_id": {"$in": list(some)}, "verdict": None, "decided": False, "assigned.by": {"$nin": ["user"]}}
         gone += (await collections.faces.delete_many(undecided)).deleted_count
     for some in batches(decided):
         await collections.faces.update_many({"_id": {"$in": list(some)}}, {"$set": {"detached": True}})
@@ -236,3 +242,10 @@ async def image_keys(collections: Collections) -> AsyncIterator[Document]:
         if document["image"] != last:
             last = document["image"]
             yield last
+
+
+async def looked_at(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
+    """Notes that a recluster has looked at these faces."""
+    for some in batches(list(ids)):
+        query = {"_id": {"$in": list(some)}, "clustered_at": None}
+        await collections.faces.update_many(query, {"$set": {"clustered_at": now}})

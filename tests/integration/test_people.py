@@ -1,31 +1,26 @@
 """Faces become identities in a real database."""
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 from bson import ObjectId
 
 from daemon.config import Identities
-from daemon.faces import ImageFaces, delete_faces, write_faces
+from daemon.faces import delete_faces, write_faces
 from daemon.identities import recluster, watch_names
 from daemon.store.collections import Collections
-from tests.people import face
+from tests.people import NOW, face, image, insert
 
 pytestmark = pytest.mark.integration
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def image(number: int, *faces: object, sha: str | None = None) -> ImageFaces:
-    return ImageFaces({"_id": number}, sha or f"sha{number}", tuple(faces))  # type: ignore[arg-type]
-
-
-async def insert(collections: Collections, *images: ImageFaces) -> None:
-    """Writes faces and the images that show them, as the pipeline does."""
-    for entry, items in zip(images, await write_faces(collections, images, NOW), strict=True):
-        await collections.images.update_one(
-            entry.document_key, {"$set": {"enrichments.faces.items": items}}, upsert=True
-        )
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    """Clusters in a thread: a process takes seconds to start."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 async def snapshot(collections: Collections) -> list[object]:
@@ -82,12 +77,12 @@ async def test_faces_of_a_deleted_image_go(collections: Collections) -> None:
     assert await collections.faces.count_documents({}) == 1
 
 
-async def test_recluster_finds_people_and_a_second_one_changes_nothing(collections: Collections) -> None:
+async def test_recluster_finds_people_and_then_changes_nothing(collections: Collections, executor: Executor) -> None:
     await insert(collections, *[image(who * 10 + shot, face(who, shot)) for who in range(3) for shot in range(4)])
-    report = await recluster(collections, Identities(), dry_run=True)
+    report = await recluster(collections, Identities(), dry_run=True, executor=executor)
     assert (report.identities, report.changes.created) == (3, 3)
     assert await collections.identities.count_documents({}) == 0  # a dry run writes nothing
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     people = [document async for document in collections.identities.find()]
     assert sorted(document["face_count"] for document in people) == [4, 4, 4]
     shown = {
@@ -96,22 +91,22 @@ async def test_recluster_finds_people_and_a_second_one_changes_nothing(collectio
     }
     assert all(len({shown[who * 10 + shot] for shot in range(4)}) == 1 for who in range(3))
     before = await snapshot(collections)
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     assert await snapshot(collections) == before
 
 
-async def test_a_new_face_of_a_known_person_is_assigned_at_once(collections: Collections) -> None:
+async def test_a_new_face_of_a_known_person_is_assigned_at_once(collections: Collections, executor: Executor) -> None:
     await insert(collections, *[image(shot, face(1, shot)) for shot in range(5)])
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
     [[known], [stranger]] = await write_faces(collections, [image(50, face(1, 50)), image(51, face(2, 51))], NOW)
     assert known["name"] == "Ada"
     assert (stranger["identity"], stranger["name"]) == (None, None)
 
 
-async def test_a_name_given_in_the_database_appears_on_the_images(collections: Collections) -> None:
+async def test_a_name_given_in_the_database_appears_on_the_images(collections: Collections, executor: Executor) -> None:
     await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     watching = asyncio.create_task(watch_names(collections))
     try:
         await asyncio.sleep(1)
@@ -125,12 +120,12 @@ async def test_a_name_given_in_the_database_appears_on_the_images(collections: C
         watching.cancel()
 
 
-async def test_a_named_identity_outlives_its_faces(collections: Collections) -> None:
+async def test_a_named_identity_outlives_its_faces(collections: Collections, executor: Executor) -> None:
     await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
     await delete_faces(collections, [{"_id": shot} for shot in range(3)])
-    await recluster(collections, Identities())
+    await recluster(collections, Identities(), executor=executor)
     [document] = [document async for document in collections.identities.find()]
     assert (document["name"], document["face_count"]) == ("Ada", 0)
 
