@@ -111,11 +111,11 @@ async def run(
         state = State(collections)
         stored = await require_active(state, images, setup.plan)
         await _confirm_backfill(images, state, yes, confirm)
-        async with serve(setup, collections, images, state, stored) as service:
+        async with serve(setup, collections, images, state, stored):
             log.info("ready: %s, device %s, database %s", ", ".join(setup.plan.names), setup.device, server.address)
             if ready is not None:
                 ready(uri)
-            await service.until(stop)
+            await stop.wait()
             log.info("stopping")
 
 
@@ -130,27 +130,10 @@ async def _confirm_backfill(images: Images, state: State, yes: bool, confirm: Ca
         )
 
 
-@dataclass(frozen=True)
-class Service:
-    """The running parts."""
-
-    pipeline: Pipeline
-    tasks: list[asyncio.Task[None]]
-
-    async def until(self, stop: asyncio.Event) -> None:
-        """Waits for `stop`. A part that ends before that is a fault of enrichd's own; its exception is raised."""
-        stopping = asyncio.create_task(stop.wait())
-        ended, _ = await asyncio.wait([stopping, *self.tasks], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        for task in ended - {stopping}:
-            task.result()
-            raise AssertionError(f"the task {task.get_name()} ended by itself")
-
-
 @asynccontextmanager
 async def serve(
     setup: Setup, collections: Collections, images: Images, state: State, stored: StoredPlan
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[Pipeline]:
     """Everything that works on images, started; leaving the block stops intake, images in flight and token in order."""
     config = setup.config
     cores = config.pipeline.threads or os.cpu_count() or 1
@@ -198,7 +181,7 @@ async def serve(
             asyncio.create_task(schedule.run(), name="schedule"),
         ]
         try:
-            yield Service(pipeline, tasks)
+            yield pipeline
         finally:
             await _cancel(tasks)
             try:

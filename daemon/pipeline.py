@@ -301,7 +301,7 @@ class Pipeline:
             stored = outcome.document.enrichments.get(name)
             if answer is not None:
                 if isinstance(answer.outcome, Result):
-                    results[name] = answer.outcome.required()
+                    results[name] = _with_faces(answer.outcome)
                 else:
                     unmet.add(name)
             elif isinstance(stored, Mapping) and (stored.get("run") or {}).get("state") == "done":
@@ -309,6 +309,14 @@ class Pipeline:
             else:
                 unmet.add(name)
         return results, unmet
+
+
+def _with_faces(result: Result) -> Mapping[str, Any]:
+    """A result as it will stand in the document, as far as other enrichers are concerned."""
+    if not result.faces:
+        return result.answer
+    items = [{"box": list(f.box), "score": f.score, "quality": f.quality, **f.attributes} for f in result.faces]
+    return {**result.answer, "items": items}
 
 
 def _batcher(unit: Unit, inference: Inference, wait_s: float) -> Batcher:
