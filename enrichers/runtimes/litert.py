@@ -49,6 +49,10 @@ class LiteRTNetwork:
             self._outputs = {detail["name"]: detail["index"] for detail in outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self._inputs)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One call of the graph, after it was resized where the inputs have other shapes than last time."""
         shapes = {name: array.shape for name, array in inputs.items()}

@@ -41,6 +41,10 @@ class OnnxNetwork:
         self._inputs = dict(plan.inputs) or {i.name: i.name for i in self._session.get_inputs()}
         self._outputs = dict(plan.outputs) or {o.name: o.name for o in self._session.get_outputs()}
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self._inputs)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One call of the graph. Raises OutOfMemory where the device's memory does not suffice."""
         feeds = {self._inputs[name]: np.ascontiguousarray(array) for name, array in inputs.items()}

@@ -20,6 +20,10 @@ class TensorFlowNetwork:
         self._dtypes = dtypes
         self.device = device
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self._dtypes)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One call of the graph. Raises OutOfMemory where the device's memory does not suffice."""
         import tensorflow as tf
@@ -79,13 +83,9 @@ def _frozen_graph(tf: Any, path: Path, plan: Plan) -> TensorFlowNetwork:
         raise ModelCorrupt(f"{path} is not the frozen graph that the catalogue describes: {error}") from error
     pruned = wrapped.prune(feeds, fetches)
     dtypes = {name: feed.dtype for name, feed in zip(plan.inputs, feeds, strict=True)}
-    order = list(plan.inputs)
-
-    def call(**arrays: Any) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] = pruned(*(arrays[name] for name in order))
-        return answer
-
-    return TensorFlowNetwork(call, dtypes, plan.device)
+    # called without this wrapper, TensorFlow formats all its arguments for an error message that nobody sees
+    call = tf.function(lambda arrays: pruned(*arrays), autograph=False, reduce_retracing=True)
+    return TensorFlowNetwork(lambda **arrays: call([arrays[name] for name in dtypes]), dtypes, plan.device)
 
 
 def _tensor_name(name: str) -> str:

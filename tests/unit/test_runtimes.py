@@ -91,13 +91,8 @@ def test_a_graph_of_each_form_runs_in_batches_of_any_size(form: str, tmp_path: P
     network = open_graph(runtime, path, Plan(threads=1, **names))
     for size in (1, 3, 2):
         images = np.random.default_rng(size).random((size, 2, 2, 3), np.float32)
-        scores = next(iter(network.run({_input(network): images}).values()))
+        scores = next(iter(network.run({network.inputs[0]: images}).values()))
         np.testing.assert_allclose(scores, images.mean((1, 2, 3)) * FACTOR, rtol=1e-5)
-
-
-def _input(network: Any) -> str:
-    """The graph's own name of its input: converters to TensorFlow Lite choose theirs."""
-    return str(next(iter(network._inputs))) if hasattr(network, "_inputs") else "image"
 
 
 @pytest.mark.parametrize("form", ["onnx", "frozen", "saved", "lite"])
@@ -135,7 +130,7 @@ def test_an_inner_tensor_of_a_lite_graph_can_be_asked_for(tmp_path: Path) -> Non
     plan = Plan(outputs={"mean": inner[0]}, options={"intermediate": True})
     network = open_graph("litert", path, plan)
     images = np.random.default_rng(0).random((4, 2, 2, 3), np.float32)
-    mean = network.run({_input(network): images})["mean"]
+    mean = network.run({network.inputs[0]: images})["mean"]
     np.testing.assert_allclose(mean.ravel(), images.mean((1, 2, 3)), rtol=1e-5)
 
 
