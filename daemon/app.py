@@ -61,7 +61,7 @@ class Setup:
     def of(cls, config: Config) -> "Setup":
         """Raises EnricherUnknown, SettingInvalid, ModelUnknown or DeviceUnavailable."""
         device = resolve_device(config.pipeline.device)
-        catalogue = Catalogue.load(config.models.entries)
+        catalogue = Catalogue.load(config.models.entries, config.models.folder)
         store = ModelStore(config.models.folder, catalogue, config.models.offline)
         enrichers = tuple(enabled(config.enrichers.enabled, config.enrichers.settings, catalogue))
         return cls(config, device, store, enrichers, Plan.of(enrichers))

@@ -101,10 +101,11 @@ def _load(settings: InferenceSettings) -> dict[str, Enricher]:
     from enrichers.loading import ProcessLoader
     from enrichers.weights import ModelStore
 
-    enrichers = registry.enabled(settings.names, lambda name: settings.settings.get(name, {}))
+    catalogue = Catalogue.load(settings.entries, settings.cache)
+    enrichers = registry.enabled(settings.names, lambda name: settings.settings.get(name, {}), catalogue)
     enrichers = [enricher for enricher in enrichers if enricher.name in settings.names]
     lanes = max(1, min(len(units_of(enrichers)), settings.threads))
-    store = ModelStore(settings.cache, Catalogue.load(settings.entries), offline=True)
+    store = ModelStore(settings.cache, catalogue, offline=True)
     loader = ProcessLoader(store, settings.device, max(1, settings.threads // lanes))
     failures: list[BaseException] = []
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from enrichers.contract import Weights
 from enrichers.errors import EnrichdError, ModelMissing, ModelUnknown, SettingInvalid
@@ -135,9 +135,7 @@ class Catalogue:
         self._pins = pins
 
     @classmethod
-    def load(
-        cls, user_entries: Mapping[str, Mapping[str, Any]] | None = None, cache: Path | None = None
-    ) -> "Catalogue":
+    def load(cls, user_entries: Mapping[str, Mapping[str, Any]] | None = None, cache: Path | None = None) -> Self:
         """The built-in entries and the user's, which win where they have the same name. `cache` is the folder of the
         model store, which remembers the hashes of models that no one pinned. Raises SettingInvalid."""
         tables = {**_builtin(), **(user_entries or {})}

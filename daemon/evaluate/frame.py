@@ -158,7 +158,7 @@ def load_enrichers(names: Sequence[str], config: Config) -> list[Enricher]:
         if name not in wanted:
             wanted.append(name)
             queue += points[name].load().requires if name in points else ()
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(config.models.entries, config.models.folder)
     enrichers = registry.enabled(wanted, config.enrichers.settings, catalogue)
     store = ModelStore(config.models.folder, catalogue, config.models.offline)
     loader = ProcessLoader(store, config.pipeline.device, config.pipeline.threads or os.cpu_count() or 1)
