@@ -18,7 +18,11 @@ def installed() -> dict[str, type[Enricher]]:
 
 
 def _points() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+    """The first of a name on the path wins, as with imports."""
+    points: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=GROUP):
+        points.setdefault(point.name, point)
+    return points
 
 
 def _class(point: metadata.EntryPoint) -> type[Enricher]:
