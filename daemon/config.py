@@ -121,7 +121,7 @@ class Sweep(Section):
 class Retry(Section):
     attempts: int = Field(8, ge=1, description="attempts at a transient fault before it counts as failed")
     first_s: float = Field(30.0, gt=0, description="seconds before the first retry")
-    max_s: float = Field(3600.0, gt=0, description="longest time between retries")
+    max_s: float = Field(3600.0, gt=0, le=86400, description="longest time between retries, a day at most")
 
 
 class Identities(Section):

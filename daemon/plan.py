@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,9 @@ from bson import Binary, ObjectId
 
 from enrichers.contract import Enricher
 from enrichers.registry import fingerprints
+
+#: no retry is put off as far as this: one that is further away was set by a clock that was ahead, and is due
+FARTHEST_RETRY = timedelta(days=2)
 
 
 class Reason(StrEnum):
@@ -131,7 +134,7 @@ def decide(document: ImageDocument, plan: Plan, now: datetime) -> Decision:
 
 def _due(entry: Mapping[str, Any], now: datetime) -> bool:
     at = entry.get("next_attempt_at")
-    return isinstance(at, datetime) and at <= now
+    return isinstance(at, datetime) and (at <= now or at > now + FARTHEST_RETRY)
 
 
 def _is_requested(document: ImageDocument, name: str, run: Mapping[str, Any] | None) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from bson import Binary, ObjectId, encode
 from bson.binary import BinaryVectorDtype
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo import IndexModel, UpdateOne
+from pymongo.errors import BulkWriteError, DocumentTooLarge
 
-from daemon.plan import ImageDocument, Plan, Step
+from daemon.plan import FARTHEST_RETRY, ImageDocument, Plan, Step
 from daemon.retry import RetryPolicy
 from daemon.store.collections import Collections, Document
 from enrichers.contract import Failure, Result
@@ -23,6 +23,12 @@ ENRICHMENTS, ENRICHMENT = "enrichments", "enrichment"
 MAX_ANSWER_BYTES = 1_000_000
 #: a binary source up to this size is compared whole when a result is written; a larger one by its length
 MAX_COMPARED_BYTES = 256 * 1024
+#: codes of write errors that say nothing about the document: the server steps down, shuts down, is locked or late. From
+#: the driver specifications' retryable errors, and WriteConflict, LockTimeout, MaxTimeMSExpired, Interrupted.
+TRANSIENT_WRITE_ERRORS = frozenset(
+    {6, 7, 24, 46, 50, 64, 79, 89, 91, 100, 112, 134, 189, 202, 225, 251, 262, 263, 9001}
+    | {10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
+)
 #: a time that is before every retry: a range with two sides uses the index and leaves null out
 _LONG_AGO = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -142,10 +148,11 @@ class Images:
             yield self.key_of(document)
 
     async def due(self, now: datetime) -> AsyncIterator[Document]:
-        """Keys of the documents with a retry that is due."""
-        query = self._open({f"{ENRICHMENT}.next_attempt_at": {"$gt": _LONG_AGO, "$lte": now}})
-        async for document in self._images.find(query, dict.fromkeys(self._key_fields, 1), batch_size=200):
-            yield self.key_of(document)
+        """Keys of the documents with a retry that is due, or that a clock which was ahead put off too far."""
+        for span in ({"$gt": _LONG_AGO, "$lte": now}, {"$gt": now + FARTHEST_RETRY}):
+            query = self._open({f"{ENRICHMENT}.next_attempt_at": span})
+            async for document in self._images.find(query, dict.fromkeys(self._key_fields, 1), batch_size=200):
+                yield self.key_of(document)
 
     async def count_stale(self, plan_hash: str | None) -> int:
         return await self._images.count_documents(self._open({f"{ENRICHMENT}.plan": plan_hash}))
@@ -173,7 +180,13 @@ class Images:
             if details.get("writeConcernErrors"):
                 raise
             refused = {entry["index"]: entry for entry in details["writeErrors"]}
+            if any(entry.get("code") in TRANSIENT_WRITE_ERRORS for entry in refused.values()):
+                raise
             matched = details["nMatched"]
+        except DocumentTooLarge:  # the driver refuses to send a filter of more than 16 MB
+            if len(outcomes) > 1:
+                return [(await self.write([outcome], plan, retry, now))[0] for outcome in outcomes]
+            refused, matched = {0: {"errmsg": "the document's source is too large to be compared"}}, 0
         written = [Written.WRITTEN] * len(outcomes)
         if matched < len(outcomes) - len(refused):
             written = await self._what_became(outcomes, now)
@@ -185,8 +198,12 @@ class Images:
         document = outcome.document
         query: Document = {**document.key, f"{ENRICHMENT}.at": document.enrichment.get("at")}
         source = document.source
-        if isinstance(source, (bytes, Binary)) and len(source) > MAX_COMPARED_BYTES:
-            query["$expr"] = {"$eq": [{"$binarySize": f"${self._source}"}, len(source)]}
+        large = _large_binaries(source, self._source)
+        if large:
+            query["$expr"] = {"$and": [{"$eq": [_size(path), length]} for path, length in large.items()]}
+            parts = source.items() if isinstance(source, Mapping) else ()
+            paths = {f"{self._source}.{name}": value for name, value in parts if _is_plain(name)}
+            query |= {path: {"$eq": value} for path, value in paths.items() if path not in large}
         else:
             query[self._source] = {"$eq": source}
         return query
@@ -222,10 +239,19 @@ class Images:
         }
         try:
             await self._images.bulk_write([UpdateOne(self._unchanged(outcome), minimal)])
-        except BulkWriteError:
+        except (BulkWriteError, DocumentTooLarge) as refusal:
+            errors = (refusal.details or {}).get("writeErrors", []) if isinstance(refusal, BulkWriteError) else [{}]
+            if not errors or any(entry.get("code") in TRANSIENT_WRITE_ERRORS for entry in errors):
+                raise
             failure = {"at": now, "source_ref": outcome.source_ref, "error": error, "key": dict(outcome.document.key)}
             await self._failures.update_one({"_id": outcome.document.key["_id"]}, {"$set": failure}, upsert=True)
         return Written.SET_ASIDE
+
+    async def set_aside_unmatched(self, outcome: Outcome, now: datetime) -> None:
+        """Notes that a document cannot be written to, though it is as it was read."""
+        error = {"type": "DocumentUnmatched", "message": "The document cannot be found again by what was read of it."}
+        failure = {"at": now, "source_ref": outcome.source_ref, "error": error, "key": dict(outcome.document.key)}
+        await self._failures.update_one({"_id": outcome.document.key["_id"]}, {"$set": failure}, upsert=True)
 
     async def set_aside(self) -> set[bytes]:
         """The ids, encoded as BSON, of the documents that could not hold any result."""
@@ -243,6 +269,23 @@ class Images:
         if operations:
             await self._images.bulk_write(operations, ordered=False)
 
+    async def forget_plan(self, keys: Sequence[Mapping[str, Any]]) -> None:
+        """Notes durably that these documents are to be looked at: the next fast sweep finds them."""
+        if keys:
+            await self._images.bulk_write(
+                [UpdateOne(dict(key), {"$unset": {f"{ENRICHMENT}.plan": ""}}) for key in keys], ordered=False
+            )
+
+    async def forget_run(self, key: Mapping[str, Any], name: str) -> None:
+        """Has one enricher run again on a document, whatever it says of itself."""
+        unsetting = {f"{ENRICHMENT}.plan": "", f"{ENRICHMENTS}.{name}.run": ""}
+        await self._images.update_one(dict(key), {"$unset": unsetting})
+
+    async def ensure_indexes(self, indexes: Sequence[IndexModel]) -> None:
+        """Creates the indexes where the collection is there; one that was dropped comes back without them."""
+        if await self._images.database.list_collection_names(filter={"name": self._images.name}):
+            await self._images.create_indexes(list(indexes))
+
     async def request(self, query: Mapping[str, Any], names: Iterable[str], token: ObjectId) -> int:
         """Asks for the enrichers `names` to be run again on the matching documents; how many there are."""
         update = {
@@ -252,6 +295,27 @@ class Images:
         selection = {"$and": [dict(query), self._filter]} if self._filter else dict(query)
         result = await self._images.update_many(selection, update)
         return result.matched_count
+
+
+def _large_binaries(source: Any, path: str) -> dict[str, int]:
+    """Lengths of the parts of a source that are compared by length alone, by their dotted path."""
+    if isinstance(source, (bytes, Binary)):
+        return {path: len(source)} if len(source) > MAX_COMPARED_BYTES else {}
+    found: dict[str, int] = {}
+    for name, value in source.items() if isinstance(source, Mapping) else ():
+        if isinstance(value, (bytes, Binary)) and _is_plain(name):
+            found |= _large_binaries(value, f"{path}.{name}")
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a field of this name can be reached by a dotted path."""
+    return bool(name) and "." not in name and not name.startswith("$")
+
+
+def _size(path: str) -> Document:
+    """The length of the binary at a path; -1 where another type stands there by now."""
+    return {"$cond": [{"$eq": [{"$type": f"${path}"}, "binData"]}, {"$binarySize": f"${path}"}, -1]}
 
 
 def update_of(outcome: Outcome, plan: Plan, retry: RetryPolicy, now: datetime) -> Document:
