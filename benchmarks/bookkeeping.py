@@ -132,7 +132,18 @@ async def sweeps(uri: str, count: int) -> Document:
     async def nobody() -> int:
         return 0
 
-    sweeper = Sweeper(config.sweep, images, state, Intake(10_000), stored, lambda: None, nobody)
+    sweeper = Sweeper(
+        config.sweep,
+        images,
+        state,
+        Intake(10_000),
+        stored,
+        owns=lambda key: True,
+        verifies=lambda: True,
+        opened=asyncio.Event(),
+        begun=lambda: None,
+        faceless=nobody,
+    )
     started = time.perf_counter()
     assert await sweeper.fast() == 0
     fast = time.perf_counter() - started

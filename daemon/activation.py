@@ -55,6 +55,16 @@ async def require_active(state: State, images: Images, wanted: Plan) -> StoredPl
     return stored
 
 
+async def require_unchanged(state: State, running: Plan) -> None:
+    """Raises PlanDiffers where another plan than `running` was activated meanwhile."""
+    stored = await state.plan()
+    if stored is not None and stored.plan.hash != running.hash:
+        raise PlanDiffers(
+            f"Another plan was activated while this daemon ran ({difference(running, stored.plan)}); it stops, so that "
+            "the two do not undo each other's work. Start it with the configuration of the active plan."
+        )
+
+
 async def count_affected(images: Images, stored: StoredPlan | None) -> int:
     """How many complete documents the activation of another plan would make stale."""
     return 0 if stored is None else await images.count_stale(stored.plan.hash)

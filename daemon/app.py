@@ -1,31 +1,36 @@
 """Puts the daemon together, runs it until it is told to stop, and takes it apart in order."""
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
 from daemon import connection
-from daemon.activation import require_active
+from daemon.activation import require_active, require_unchanged
 from daemon.config import Config
 from daemon.decoding import Decoders, Limits
 from daemon.faces import delete_faces
 from daemon.fetch import Fetcher
 from daemon.inference import Inference, InferenceSettings
 from daemon.intake import Intake
+from daemon.leases import Leases
 from daemon.pipeline import Pipeline, Writer
 from daemon.plan import Plan
-from daemon.retry import RetryPolicy
+from daemon.retry import RetryPolicy, backoff
 from daemon.schedule import Schedule
 from daemon.store.collections import Collections, open_collections
 from daemon.store.faces import image_keys
 from daemon.store.images import Images
+from daemon.store.leases import LeaseStore
 from daemon.store.state import State, StoredPlan
 from daemon.sweep import Sweeper, missing_images
 from daemon.watch import Watch
@@ -110,17 +115,21 @@ async def run(
         images = open_images(config, collections)
         state = State(collections)
         stored = await require_active(state, images, setup.plan)
-        await _confirm_backfill(images, state, yes, confirm)
-        async with serve(setup, collections, images, state, stored):
-            log.info("ready: %s, device %s, database %s", ", ".join(setup.plan.names), setup.device, server.address)
-            if ready is not None:
-                ready(uri)
-            await stop.wait()
+        await _confirm_backfill(images, LeaseStore(collections), yes, confirm)
+        async with serve(setup, collections, images, state, stored, stop) as service:
+            if not stop.is_set():
+                log.info("ready: %s, device %s, database %s", ", ".join(setup.plan.names), setup.device, server.address)
+                if ready is not None:
+                    ready(uri)
+            await service.until(stop)
             log.info("stopping")
+        log.info("stopped")
 
 
-async def _confirm_backfill(images: Images, state: State, yes: bool, confirm: Callable[[int], bool] | None) -> None:
-    if yes or await images.any_enriched() or await state.stream_token(Watch.NAME) is not None:
+async def _confirm_backfill(
+    images: Images, leases: LeaseStore, yes: bool, confirm: Callable[[int], bool] | None
+) -> None:
+    if yes or await images.any_enriched() or await leases.any_joined():
         return
     waiting = await images.count_stale(None)
     if waiting and not (confirm is not None and confirm(waiting)):
@@ -130,11 +139,35 @@ async def _confirm_backfill(images: Images, state: State, yes: bool, confirm: Ca
         )
 
 
+@dataclass(frozen=True)
+class Service:
+    """The running parts."""
+
+    pipeline: Pipeline
+    leases: Leases
+    tasks: list[asyncio.Task[None]]
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Waits for `stop`, or for a part that may not go on, whose error is raised."""
+        stopping = asyncio.create_task(stop.wait())
+        ended, _ = await asyncio.wait([stopping, *self.tasks], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in ended - {stopping}:
+            task.result()
+            raise AssertionError(f"the task {task.get_name()} ended by itself")
+
+
 @asynccontextmanager
 async def serve(
-    setup: Setup, collections: Collections, images: Images, state: State, stored: StoredPlan
-) -> AsyncIterator[Pipeline]:
-    """Everything that works on images, started; leaving the block stops intake, images in flight and token in order."""
+    setup: Setup,
+    collections: Collections,
+    images: Images,
+    state: State,
+    stored: StoredPlan,
+    stop: asyncio.Event | None = None,
+) -> AsyncIterator[Service]:
+    """Everything that works on images, started; leaving the block stops intake, images in flight and token in order.
+    `stop` set while the parts start ends the start."""
     config = setup.config
     cores = config.pipeline.threads or os.cpu_count() or 1
     retry = RetryPolicy(config.retry.attempts, config.retry.first_s, config.retry.max_s)
@@ -148,6 +181,24 @@ async def serve(
     inference = Inference(inference_settings(setup, cores), config.pipeline.task_timeout_s)
     fetcher = Fetcher(config.images, collections)
     writer = Writer(collections, images, stored.plan, retry)
+
+    async def gained(buckets: Sequence[int]) -> None:
+        intake.drop(lambda key: not leases.owns(key))
+        if watch.opened.is_set():
+            watch.replay(leases.owed())
+        sweeper.wake()
+
+    async def check() -> None:
+        await require_unchanged(state, setup.plan)
+
+    leases = Leases(
+        LeaseStore(collections),
+        setup.plan.hash,
+        position=lambda: watch.position,
+        busy=intake.works_on,
+        gained=gained,
+        check=check,
+    )
     pipeline = Pipeline(
         stored.plan,
         setup.enrichers,
@@ -161,35 +212,89 @@ async def serve(
         wait_s=config.pipeline.batch_wait_ms / 1000,
         device=setup.device,
         set_aside=await images.set_aside(),
+        owns=leases.owns,
     )
-    deleted = partial(delete_faces, collections)
-    watch = Watch(collections, state, intake, config.images.source, deleted, lambda: sweeper.wake())
+    watch = Watch(
+        collections,
+        state,
+        intake,
+        leases,
+        config.images.source,
+        deleted=partial(delete_faces, collections),
+        dropped=images.forget_plan,
+        sweep=lambda: sweeper.wake(),
+    )
     sweeper = Sweeper(
-        config.sweep, images, state, intake, stored, watch.sweeping, partial(_remove_orphans, collections, images)
+        config.sweep,
+        images,
+        state,
+        intake,
+        stored,
+        owns=leases.owns,
+        verifies=lambda: leases.holds("verify"),
+        opened=watch.opened,
+        begun=watch.sweeping,
+        faceless=partial(_remove_orphans, collections, images),
     )
-    schedule = Schedule(collections, config.identities)
+    schedule = Schedule(collections, config.identities, lambda: leases.holds("recluster"))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(decoders.close)
         stack.push_async_callback(inference.close)
         stack.push_async_callback(fetcher.close)
         await asyncio.gather(decoders.start(), inference.start())
-        tasks = [asyncio.create_task(watch.run(), name="watch")]
-        await watch.opened.wait()  # open the stream first, then sweep: nothing falls in between
-        tasks += [
-            asyncio.create_task(sweeper.run(), name="sweep"),
-            asyncio.create_task(pipeline.run(), name="pipeline"),
-            asyncio.create_task(schedule.run(), name="schedule"),
-        ]
+        token = await leases.join()
+        tasks = [_supervised("leases", leases.run), _supervised("watch", partial(watch.run, token))]
         try:
-            yield pipeline
+            await _either(watch.opened, stop)  # open the stream first, then sweep: nothing falls in between
+            watch.replay(leases.owed())
+            tasks += [
+                _supervised("sweep", sweeper.run),
+                _supervised("pipeline", pipeline.run),
+                _supervised("schedule", schedule.run),
+            ]
+            yield Service(pipeline, leases, tasks)
         finally:
+            await _wind_down(tasks, pipeline, watch, leases)
+
+
+async def _wind_down(tasks: Sequence[asyncio.Task[None]], pipeline: Pipeline, watch: Watch, leases: Leases) -> None:
+    """Stops intake, lets images in flight finish, saves the token and gives the leases back, within STOP_TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
             await _cancel(tasks)
+            await pipeline.drain()
+            await watch.save()
+            await leases.leave()
+    except TimeoutError:
+        log.warning("images in flight did not finish within %.0f s; they are found again", STOP_TIMEOUT_S)
+        pipeline.abandon()
+    except PyMongoError as error:
+        log.warning("the database did not take the last position; some images are looked at again: %s", error)
+
+
+async def _either(event: asyncio.Event, other: asyncio.Event | None) -> None:
+    waits = [asyncio.create_task(one.wait()) for one in (event, other) if one is not None]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _supervised(name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+    """A task that starts its work anew when that breaks off for a reason nobody foresaw; an error of enrichd's own is
+    one that the daemon may not go on with, and ends the task."""
+
+    async def run() -> None:
+        for attempt in itertools.count(1):
             try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await pipeline.drain()
-                    await watch.save()
-            except TimeoutError:
-                log.warning("images in flight did not finish within %.0f s; they are found again", STOP_TIMEOUT_S)
+                await work()
+                return
+            except EnrichdError:
+                raise
+            except Exception:
+                log.exception("%s broke off and starts anew", name)
+                await asyncio.sleep(backoff(attempt, 0.5, 60.0))
+
+    return asyncio.create_task(run(), name=name)
 
 
 def inference_settings(setup: Setup, cores: int) -> InferenceSettings:
@@ -217,7 +322,7 @@ async def _remove_orphans(collections: Collections, images: Images) -> int:
     return removed + await delete_faces(collections, await missing_images(images, chunk))
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -81,6 +81,28 @@ class Intake:
         self._notify()
         return True
 
+    def attach(self, key: Key, done: Done) -> bool:
+        """Has `done` called with the work on this key that is under way; False where there is none."""
+        entry = self._working.get(key_token(key))
+        if entry is not None:
+            entry.done.append(done)
+        return entry is not None
+
+    def drop(self, dropped: Callable[[Key], bool]) -> int:
+        """Forgets the waiting keys for which `dropped` holds, as if they were done; how many."""
+        count = 0
+        for queue in (*self._waiting, self._again):
+            for token in [token for token, entry in queue.items() if dropped(entry.key)]:
+                for done in queue.pop(token).done:
+                    done()
+                count += 1
+        self._notify()
+        return count
+
+    def works_on(self, chosen: Callable[[Key], bool]) -> bool:
+        """Whether a key for which `chosen` holds is being worked on."""
+        return any(chosen(entry.key) for entry in self._working.values())
+
     async def put(self, key: Key, priority: Priority, done: Done | None = None) -> None:
         """Waits for room, then takes the key."""
         while not self.offer(key, priority, done):

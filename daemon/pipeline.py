@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,8 @@ from daemon.clock import utc_now
 from daemon.decoding import Decoded, Decoders
 from daemon.faces import ImageFaces, delete_faces, write_faces
 from daemon.fetch import Fetcher
-from daemon.inference import Answers, ImageRef, Inference, Unit, units_of
-from daemon.intake import Entry, Intake, Priority, key_token
+from daemon.inference import Answers, ImageRef, Inference, Timed, Unit, units_of
+from daemon.intake import Entry, Intake, Key, Priority, key_token
 from daemon.plan import Decision, ImageDocument, Plan, decide
 from daemon.retry import RetryPolicy, backoff
 from daemon.store.collections import Collections
@@ -41,6 +41,7 @@ class Writer:
         self._retry = retry
         self._queue: list[tuple[Outcome, asyncio.Future[Written]]] = []
         self._task: asyncio.Task[None] | None = None
+        self.retries = 0  #: writes that were repeated
 
     async def write(self, outcome: Outcome) -> Written:
         """What became of the outcome, once it is safe in the database."""
@@ -56,12 +57,24 @@ class Writer:
             try:
                 written = await self._persist([outcome for outcome, _ in batch])
             except Exception as error:
-                for _, future in batch:
-                    future.set_exception(error)
+                if len(batch) > 1:  # one outcome that cannot be written must not take the others with it
+                    for single in batch:
+                        await self._write_one(*single)
+                else:
+                    _fail(batch[0][1], error)
                 continue
             for (_, future), what in zip(batch, written, strict=True):
                 if not future.done():
                     future.set_result(what)
+
+    async def _write_one(self, outcome: Outcome, future: "asyncio.Future[Written]") -> None:
+        try:
+            written = await self._persist([outcome])
+        except Exception as error:
+            _fail(future, error)
+        else:
+            if not future.done():
+                future.set_result(written[0])
 
     async def _persist(self, outcomes: Sequence[Outcome]) -> list[Written]:
         now = utc_now()
@@ -74,6 +87,7 @@ class Writer:
                     await delete_faces(self._collections, gone)
                 return written
             except PyMongoError as error:
+                self.retries += 1
                 delay = backoff(attempt, 0.2, 30.0)
                 log.warning("writing %d results failed, again in %.1f s: %s", len(outcomes), delay, error)
                 await asyncio.sleep(delay)
@@ -94,6 +108,11 @@ class Writer:
             items = await write_faces(self._collections, [image for _, image in found], now)
             for (outcome, _), entries in zip(found, items, strict=True):
                 outcome.face_items = entries
+
+
+def _fail(future: "asyncio.Future[Written]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _shows_nothing(outcome: Outcome) -> bool:
@@ -121,7 +140,11 @@ class Pipeline:
         wait_s: float,
         device: str,
         set_aside: set[bytes],
+        owns: Callable[[Key], bool] = lambda key: True,
     ) -> None:
+        """`owns`: whether this daemon may take a documentKey on; others are left to other daemons."""
+        self._owns = owns
+        self._unmatched: dict[bytes, tuple[Any, str]] = {}  #: documents that were not as they were read, as read
         self._plan = plan
         self._images = images
         self._writer = writer
@@ -163,6 +186,15 @@ class Pipeline:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
+    def abandon(self) -> None:
+        """Gives up what is in flight; nothing of it is written any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._tasks)
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -173,10 +205,24 @@ class Pipeline:
         self._intake.finish(entry, again=again)
 
     async def _look(self, entries: Sequence[Entry]) -> None:
-        documents = await self._load(entries)
+        mine = [entry for entry in entries if self._owns(entry.key)]
+        for entry in entries:
+            if entry not in mine:
+                self._finish(entry)
+        try:
+            documents = await self._load(mine)
+        except Exception:  # one that cannot be read, which must not hold up the others
+            if len(mine) > 1:
+                for entry in mine:
+                    self._spawn(self._look([entry]))
+            else:
+                log.exception("%s cannot be read", dict(mine[0].key))
+                self._set_aside.add(mine[0].token)
+                self._finish(mine[0])
+            return
         now = utc_now()
         unmarked: list[tuple[Entry, ImageDocument]] = []
-        for entry in entries:
+        for entry in mine:
             document = documents.get(entry.token)
             skip = entry.priority is not Priority.LIVE and entry.token in self._set_aside
             if document is None or document.source is None or skip:
@@ -190,7 +236,10 @@ class Pipeline:
             else:
                 self._finish(entry)
         if unmarked:
-            await _persistently(self._images.touch_plan, [document for _, document in unmarked], self._plan)
+            try:
+                await _persistently(self._images.touch_plan, [document for _, document in unmarked], self._plan)
+            except Exception:
+                log.exception("%d documents that lack nothing could not be marked as such", len(unmarked))
             for entry, _ in unmarked:
                 self._finish(entry)
 
@@ -207,15 +256,35 @@ class Pipeline:
             await self._enrich(outcome, tuple(decision.missing))
             written = await self._writer.write(outcome)
             self.processed[written] += 1
-            again = written is Written.CHANGED
+            if written is Written.CHANGED:
+                again = await self._look_again(entry, outcome)
+            else:
+                self._unmatched.pop(entry.token, None)
             if written is Written.SET_ASIDE:
                 self._set_aside.add(entry.token)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("%s could not be processed; a sweep will find it again", dict(document.key))
+            await _persistently(self._images.forget_plan, [document.key])
         finally:
             self._finish(entry, again=again)
+
+    async def _look_again(self, entry: Entry, outcome: Outcome) -> bool:
+        """After the document was not as it was read: whether to look at it again. Faces that were stored for what it
+        was before are found anew for what it is now. One that is as it was read, and yet not found, is set aside."""
+        document = outcome.document
+        read = (document.enrichment.get("at"), outcome.source_ref)
+        if self._unmatched.get(entry.token) == read:
+            log.error("%s cannot be matched by what was read of it", dict(document.key))
+            await _persistently(self._images.set_aside_unmatched, outcome, utc_now())
+            self._set_aside.add(entry.token)
+            del self._unmatched[entry.token]
+            return False
+        self._unmatched[entry.token] = read
+        if outcome.face_items is not None:
+            await _persistently(self._images.forget_run, document.key, "faces")
+        return True
 
     async def _enrich(self, outcome: Outcome, missing: tuple[str, ...]) -> None:
         units = [unit for unit in self._units if any(name in missing for name in unit.enrichers)]
@@ -238,13 +307,12 @@ class Pipeline:
             decoded.release()
 
     async def _decode(self, source: Any, missing: tuple[str, ...]) -> Decoded | Failure:
-        try:
-            fetched = await self._fetcher.fetch(source)
-        except EnrichdError as error:
-            return Failure.of(error)
         sides = [self._forms[name].max_side for name in missing]
         max_side = None if None in sides else max(side for side in sides if side is not None)
-        return await self._decoders.decode(fetched, max_side)
+        try:
+            return await self._decoders.decode(await self._fetcher.fetch(source), max_side)
+        except (EnrichdError, OSError) as error:
+            return Failure.of(error)
 
     async def _run_units(
         self, outcome: Outcome, units: Sequence[Unit], missing: tuple[str, ...], decoded: Decoded
@@ -288,7 +356,10 @@ class Pipeline:
             return
         facts = decoded.facts
         ref = ImageRef(next(self._keys), decoded.pixels, facts.width, facts.height, facts, tuple(wanted), results)
-        answers: Answers = await batcher.submit(ref)
+        try:
+            answers: Answers = await batcher.submit(ref)
+        except (EnrichdError, OSError) as error:  # no worker could be started, say
+            answers = {name: Timed(Failure.of(error), 0.0) for name in wanted}
         for name, timed in answers.items():
             outcome.answers[name] = Answer(timed.outcome, timed.ms, self._device)
 

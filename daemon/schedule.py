@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -15,8 +16,10 @@ log = logging.getLogger(__name__)
 class Schedule:
     """The periodic recluster, one at a time, beside the task that follows people's names."""
 
-    def __init__(self, collections: Collections, settings: Identities) -> None:
+    def __init__(self, collections: Collections, settings: Identities, turn: Callable[[], bool]) -> None:
+        """`turn`: whether it is this daemon that reclusters for all."""
         self._collections = collections
+        self._turn = turn
         self._settings = settings
 
     async def run(self) -> None:
@@ -37,6 +40,8 @@ class Schedule:
             scheduler.shutdown(wait=False)
 
     async def _recluster(self) -> None:
+        if not self._turn():
+            return
         try:
             report = await recluster(self._collections, self._settings)
             log.info("recluster: %s", report)

@@ -32,6 +32,8 @@ class WorkerHung(WorkerDied):
 class WorkerFailed(EnrichdError):
     """A worker process could not start."""
 
+    transient = True
+
 
 def enter_worker() -> None:
     """What each worker does first: leave Ctrl-C to the daemon, and end when the daemon's process ends."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from bson import Timestamp
 from pymongo import ReturnDocument
@@ -19,6 +18,15 @@ class StoredPlan:
     number: int
     plan: Plan
     older: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepMark:
+    """Whether a sweep is needed, or one that reads every document; `number` counts the marks since ever."""
+
+    number: int
+    needed: bool
+    verify: bool
 
 
 class State:
@@ -69,28 +77,21 @@ class State:
         await self._state.update_one(unchanged, {"$set": document}, upsert=True)
         return StoredPlan(number, plan, older)
 
-    async def stream_token(self, name: str) -> Mapping[str, Any] | None:
-        """The resume token behind which all work of the stream `name` is safe."""
-        token = (await self._get(f"stream:{name}")).get("token")
-        return token if isinstance(token, Mapping) else None
+    async def mark_sweep(self, reason: str, at: Timestamp | None, *, verify: bool = False) -> None:
+        """Notes that a sweep must find what the stream does not deliver, since the operation time `at`; `verify`: one
+        that reads every document."""
+        setting: Document = {"needed": reason, "since": at} | ({"verify": True} if verify else {})
+        await self._state.update_one({"_id": "sweep"}, {"$set": setting, "$inc": {"marks": 1}}, upsert=True)
 
-    async def save_stream_token(self, name: str, token: Mapping[str, Any] | None, now: datetime) -> None:
-        await self._state.update_one({"_id": f"stream:{name}"}, {"$set": {"token": token, "at": now}}, upsert=True)
-
-    async def mark_sweep(self, reason: str, at: Timestamp | None) -> None:
-        """Notes that a sweep must find what the stream does not deliver, since the operation time `at`."""
-        await self._state.update_one(
-            {"_id": "sweep"}, {"$set": {"needed": reason, "since": at}, "$inc": {"marks": 1}}, upsert=True
-        )
-
-    async def sweep_marks(self) -> int:
-        """How many marks there are that no sweep has answered yet, counted since ever; see `clear_sweep`."""
+    async def sweep_mark(self) -> SweepMark:
+        """What sweeps are asked for; to be given to `clear_sweep` by the one that has done it."""
         document = await self._get("sweep")
-        return int(document.get("marks", 0)) if document.get("needed") else 0
+        return SweepMark(int(document.get("marks", 0)), bool(document.get("needed")), bool(document.get("verify")))
 
-    async def clear_sweep(self, marks: int) -> bool:
-        """A sweep that began when there were `marks` has ended: clears the mark unless a new one came since."""
-        result = await self._state.update_one({"_id": "sweep", "marks": marks}, {"$set": {"needed": None}})
+    async def clear_sweep(self, mark: SweepMark) -> bool:
+        """A sweep that began when `mark` stood has ended: clears it unless a new one came since."""
+        cleared = {"needed": None, "verify": False}
+        result = await self._state.update_one({"_id": "sweep", "marks": mark.number}, {"$set": cleared})
         return result.matched_count == 1
 
     async def last_verified(self) -> datetime | None:

@@ -59,8 +59,8 @@ class Harness:
         images = app.open_images(setup.config, self.collections)
         state = State(self.collections)
         stored = await require_active(state, images, setup.plan)
-        async with app.serve(setup, self.collections, images, state, stored) as pipeline:
-            yield pipeline
+        async with app.serve(setup, self.collections, images, state, stored) as service:
+            yield service.pipeline
 
     def paint(self, name: str, colour: tuple[int, int, int] = (120, 60, 30), size: tuple[int, int] = (32, 24)) -> str:
         """Writes a plain PNG below the root; its path relative to that."""
