@@ -159,7 +159,7 @@ class Watch:
         dropped: Callable[[list[Mapping[str, Any]]], Awaitable[Any]],
         sweep: Callable[[], None],
     ) -> None:
-        """`dropped` notes on documents that a sweep must find them; `sweep` wakes the sweep after its mark is stored."""
+        """`dropped` notes on documents that a sweep must find them; `sweep` wakes the sweep, its mark stored before."""
         self._collections = collections
         self._state = state
         self._intake = intake

@@ -23,9 +23,11 @@ async def test_promise_01_killed_again_and_again(world: World) -> None:
     slow = {"standin": {"log": str(world.calls_log), "ms": 5.0}, "faces": {"log": str(world.calls_log)}}
     daemon = world.daemon(enrichers={"enabled": ["standin", "follower", "faces"], **slow})
     inserting = asyncio.create_task(world.insert(IMAGES, chunk=20))
-    for _ in range(KILLS):
+    for number in range(KILLS):
         daemon.start()
-        await asyncio.sleep(chance.uniform(0.0, 8.0))
+        if number % 4:  # one in four dies while it starts
+            await daemon.ready()
+        await asyncio.sleep(chance.uniform(0.0, 2.0))
         assert daemon.running, daemon.text()
         daemon.kill()
     await inserting
