@@ -18,7 +18,7 @@ from enrichers.errors import ImageTooLarge
 from enrichers.image import Facts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PixelsRef:
     """Where decoded pixels lie: (height, width, 3) uint8 RGB at `offset` of the shared memory `memory`."""
 

@@ -46,7 +46,7 @@ def units_of(enrichers: Sequence[Enricher]) -> tuple[Unit, ...]:
     return tuple(units)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageRef:
     """An image as it is handed to an inference worker; `wanted` are the enrichers to run on it."""
 
@@ -59,7 +59,7 @@ class ImageRef:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timed:
     """An outcome with its share of the batch's time."""
 
@@ -185,7 +185,7 @@ class _Lanes:
             for n, outcome in zip(chosen, outcomes, strict=True):
                 answers[n][name] = Timed(outcome, ms)
                 if isinstance(outcome, Result):
-                    images[n].results = {**images[n].results, name: outcome.answer}
+                    images[n].results = {**images[n].results, name: outcome.required()}
         return answers
 
     def _image(self, ref: ImageRef) -> Image:

@@ -372,7 +372,7 @@ class Pipeline:
             stored = outcome.document.enrichments.get(name)
             if answer is not None:
                 if isinstance(answer.outcome, Result):
-                    results[name] = _with_faces(answer.outcome)
+                    results[name] = answer.outcome.required()
                 else:
                     unmet.add(name)
             elif isinstance(stored, Mapping) and (stored.get("run") or {}).get("state") == "done":
@@ -380,14 +380,6 @@ class Pipeline:
             else:
                 unmet.add(name)
         return results, unmet
-
-
-def _with_faces(result: Result) -> Mapping[str, Any]:
-    """A result as it will stand in the document, as far as other enrichers are concerned."""
-    if not result.faces:
-        return result.answer
-    items = [{"box": list(f.box), "score": f.score, "quality": f.quality, **f.attributes} for f in result.faces]
-    return {**result.answer, "items": items}
 
 
 def _batcher(unit: Unit, inference: Inference, wait_s: float) -> Batcher:

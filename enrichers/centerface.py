@@ -81,6 +81,8 @@ def decode(heatmap: Floats, scale: Floats, offset: Floats, landmarks: Floats, mi
 class CenterFace:
     """The detector on its network, as a `Detector`."""
 
+    looks_again = True
+
     def __init__(self, network: Network) -> None:
         self._network = network
 

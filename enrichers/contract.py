@@ -28,7 +28,7 @@ class Form:
     max_side: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Face:
     """One face found in an image, in pixels of the upright file."""
 
@@ -41,7 +41,7 @@ class Face:
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: age, gender, emotion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Result:
     """An enricher's answer for one image: what goes under `enrichments.<name>`, in plain types (a 1-d float32
     array becomes a BSON vector). Only the faces enricher fills `faces`; the store makes its `items` from them."""
@@ -49,8 +49,15 @@ class Result:
     answer: Mapping[str, Any]
     faces: tuple[Face, ...] = ()
 
+    def required(self) -> Mapping[str, Any]:
+        """The answer as enrichers that require it see it: with the faces' boxes, as the document will have them."""
+        if not self.faces:
+            return self.answer
+        items = [{"box": list(f.box), "score": f.score, "quality": f.quality, **f.attributes} for f in self.faces]
+        return {**self.answer, "items": items}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Failure:
     """Why an enricher has no answer for one image. `transient`: the same call may succeed later."""
 

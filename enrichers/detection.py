@@ -55,6 +55,9 @@ class Detections:
     def chosen(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> "Detections":
         return Detections(self.boxes[which], self.scores[which], self.landmarks[which])
 
+    def above(self, score: float) -> "Detections":
+        return self.chosen(self.scores > score)
+
     def scaled(self, x: float, y: float) -> "Detections":
         """The same faces in a picture that is `x` times as wide and `y` times as high."""
         factors = np.array([x, y], np.float32)
@@ -74,6 +77,9 @@ class Detections:
 
 class Detector(Protocol):
     """Finds faces in pictures."""
+
+    #: whether a face that it found is to be looked for again, at one fixed size (`looked_at_again`)
+    looks_again: bool
 
     def detect(self, pictures: Sequence[Pixels], side: int, min_score: float) -> list[Detections]:
         """The faces in each of `pictures` ((h, w, 3) uint8 RGB) with a score above `min_score`, looked for after

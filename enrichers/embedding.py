@@ -16,7 +16,7 @@ from enrichers.image import Pixels
 
 #: options of a catalogue entry that are the runtime's; `inputs` must name the graph's input as `chips`, `outputs` its
 #: output as `embeddings`
-RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate"})
+RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate", "signature"})
 
 #: chips in one call of the network: beyond it a CPU gains nothing and activations grow
 CHIPS_A_CALL = 16

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 
 from enrichers.alignment import box_matrix, chip, similarity, template
-from enrichers.centerface import CenterFace
 from enrichers.contract import Enricher, Face, Failure, Form, Loader, Result, Vector, Weights
 from enrichers.detection import Detections, Detector, largest_first, looked_at_again
 from enrichers.embedding import VIEWS, Embedder, Preparation
 from enrichers.errors import SettingInvalid
 from enrichers.face_attributes import READERS, Attribute
+from enrichers.face_detectors import open_detector
 from enrichers.face_quality import head_pose, sharpness, value
 from enrichers.image import Image, Pixels
 
@@ -79,7 +79,7 @@ class Faces(Enricher):
         return tuple(weights for name in names for weights in self.catalogue.weights(name))
 
     def load(self, loader: Loader) -> None:
-        self._detector: Detector = CenterFace(loader.network(self.settings["detector"]))
+        self._detector: Detector = open_detector(self.settings["detector"], self.catalogue, loader)
         embedding = self.settings["embedding"]
         self._embedder = Embedder(
             embedding,
@@ -97,8 +97,9 @@ class Faces(Enricher):
         pictures = [image.fitted(self.settings["max_side"]) for image in images]
         found = self._candidates(pictures)
         found = [self._worth(image, picture, f) for image, picture, f in zip(images, pictures, found, strict=True)]
-        found = looked_at_again(self._detector, pictures, found, self.settings["min_score"])
-        found = [largest_first(faces) for faces in found]
+        if self._detector.looks_again:
+            found = looked_at_again(self._detector, pictures, found, self.settings["min_score"])
+        found = [largest_first(faces.above(self.settings["min_score"])) for faces in found]
         chips = [
             c for picture, faces in zip(pictures, found, strict=True) for c in self._embedder.chips(picture, faces)
         ]
@@ -124,7 +125,7 @@ class Faces(Enricher):
         the usual size shows small ones, at a large one."""
         score, side, fine = (self.settings[key] for key in ("candidate_score", "detect_side", "fine_side"))
         usual = self._detector.detect(pictures, side, min(score, SMALL_SCORE))
-        parts = [[faces.chosen(faces.scores > score)] for faces in usual]
+        parts = [[faces.above(score)] for faces in usual]
         again = [
             (
                 CLOSE_SIDE,

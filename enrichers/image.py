@@ -12,7 +12,7 @@ Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """What decoding learned about a file, before any enricher saw it. Plain types only, so that it can be pickled.
 

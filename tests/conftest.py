@@ -48,14 +48,14 @@ def model_store() -> ModelStore:
 @pytest.fixture(scope="session")
 def dlib_weights(model_store: ModelStore) -> Path:
     """dlib's own weights file."""
-    return pulled(model_store, "dlib")
+    pulled(model_store, "dlib")
+    return model_store.path("dlib")
 
 
-def pulled(store: ModelStore, *names: str) -> Path:
-    """The first model's weight file; skips the test where one of them has not been pulled."""
+def pulled(store: ModelStore, *names: str) -> None:
+    """Skips the test where one of the models has not been pulled."""
     if missing := store.missing(names):
         pytest.skip(f"the weights of {', '.join(missing)} have not been pulled")
-    return store.path(names[0])
 
 
 def _folder(variable: str) -> Path:

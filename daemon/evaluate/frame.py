@@ -201,7 +201,7 @@ def _enriched(
             for (index, image), outcome in zip(batch, _outcomes(enricher, [i for _, i in batch]), strict=True):
                 outcomes[index][enricher.name] = outcome
                 if isinstance(outcome, Result):
-                    image.results = {**image.results, enricher.name: outcome.answer}
+                    image.results = {**image.results, enricher.name: outcome.required()}
     for path, image, outcome_by_name in zip(paths, images, outcomes, strict=True):
         yield Evaluated(path, None if isinstance(image, Failure) else image, outcome_by_name)
 
