@@ -22,6 +22,9 @@ TEMPLATES: dict[str, tuple[int, Matrix]] = {
     "fer": (64, np.array([[21.8, 26.6], [42.2, 26.6], [32.0, 38.3], [23.6, 48.0], [40.4, 48.0]])),
 }
 
+#: share of the face that dlib's chips show beyond it on each side
+PADDING = 0.25
+
 #: a picture shrunk by more than this in one step by bilinear sampling would show aliasing
 LARGEST_SHRINK = 2.0
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from enrichers.alignment import box_matrix, chip, similarity, template
 from enrichers.contract import Enricher, Face, Failure, Form, Loader, Result, Vector, Weights
-from enrichers.detection import Detections, Detector, largest_first, looked_at_again
+from enrichers.detection import Detections
 from enrichers.embedding import VIEWS, Embedder, Preparation
 from enrichers.errors import SettingInvalid
 from enrichers.face_attributes import READERS, Attribute
 from enrichers.face_detectors import open_detector
+from enrichers.face_finder import FaceFinder
 from enrichers.face_quality import head_pose, sharpness, value
 from enrichers.image import Image, Pixels
 
@@ -24,17 +25,6 @@ THUMBNAIL_QUALITY = 85
 
 #: share of the box's longer side that a thumbnail shows beyond it, on each side
 THUMBNAIL_MARGIN = 0.25
-
-
-#: pixels of the longest side at which faces are found that fill more than half of the picture
-CLOSE_SIDE = 160
-
-#: a picture holds small faces, which deserve a finer look, if it shows any of fewer pixels at the usual size with this
-#: score: CenterFace finds 95 % of faces of 11 pixels, nearly all of 15 and hardly any of 7
-SMALL_FACE, SMALL_SCORE = 20, 0.2
-
-#: boxes found at two sizes are one face if they overlap by this (intersection over union)
-SAME_FACE = 0.3
 
 
 class Faces(Enricher):
@@ -79,7 +69,8 @@ class Faces(Enricher):
         return tuple(weights for name in names for weights in self.catalogue.weights(name))
 
     def load(self, loader: Loader) -> None:
-        self._detector: Detector = open_detector(self.settings["detector"], self.catalogue, loader)
+        detector = open_detector(self.settings["detector"], self.catalogue, loader)
+        self._finder = FaceFinder(detector, self.settings)
         embedding = self.settings["embedding"]
         self._embedder = Embedder(
             embedding,
@@ -94,12 +85,7 @@ class Faces(Enricher):
         ]
 
     def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
-        pictures = [image.fitted(self.settings["max_side"]) for image in images]
-        found = self._candidates(pictures)
-        found = [self._worth(image, picture, f) for image, picture, f in zip(images, pictures, found, strict=True)]
-        if self._detector.looks_again:
-            found = looked_at_again(self._detector, pictures, found, self.settings["min_score"])
-        found = [largest_first(faces.above(self.settings["min_score"])) for faces in found]
+        pictures, found = self._finder.find(images)
         chips = [
             c for picture, faces in zip(pictures, found, strict=True) for c in self._embedder.chips(picture, faces)
         ]
@@ -119,35 +105,6 @@ class Faces(Enricher):
             )
             results.append(Result(answer={"count": len(described)}, faces=described))
         return results
-
-    def _candidates(self, pictures: Sequence[Pixels]) -> list[Detections]:
-        """What might be faces: found at the usual size, at a small one (faces that nearly fill the picture), and, where
-        the usual size shows small ones, at a large one."""
-        score, side, fine = (self.settings[key] for key in ("candidate_score", "detect_side", "fine_side"))
-        usual = self._detector.detect(pictures, side, min(score, SMALL_SCORE))
-        parts = [[faces.above(score)] for faces in usual]
-        again = [
-            (
-                CLOSE_SIDE,
-                [n for n, p in enumerate(pictures) if max(p.shape[:2]) > 2 * CLOSE_SIDE and side > CLOSE_SIDE],
-            ),
-            (fine, [n for n, p in enumerate(pictures) if _has_small(usual[n], p, side, fine)]),
-        ]
-        for its_side, chosen in again:
-            for n, faces in zip(
-                chosen, self._detector.detect([pictures[n] for n in chosen], its_side, score), strict=True
-            ):
-                parts[n].append(faces)
-        return [Detections.joined(some).suppressed(SAME_FACE) for some in parts]
-
-    def _worth(self, image: Image, picture: Pixels, faces: Detections) -> Detections:
-        """The faces whose middle is in the picture and that are large enough, the largest first."""
-        height, width = picture.shape[:2]
-        middles = faces.boxes[:, :2] + faces.boxes[:, 2:] / 2
-        inside = ((middles >= 0) & (middles < [width, height])).all(axis=1)
-        sizes = faces.boxes[:, 2:].min(axis=1) * (image.width / width)
-        kept = faces.chosen(inside & (sizes >= self.settings["min_size"]))
-        return largest_first(kept).chosen(np.arange(min(len(kept), self.settings["max_faces"])))
 
     def _face(
         self,
@@ -193,11 +150,3 @@ class Faces(Enricher):
         )
         assert done
         return bytes(jpeg)
-
-
-def _has_small(faces: Detections, picture: Pixels, side: int, fine: int) -> bool:
-    """Whether `faces`, found at `side`, show that looking at `fine` would be worth its time."""
-    longest = max(picture.shape[:2])
-    if min(longest, fine) < 1.25 * side:
-        return False
-    return bool((faces.boxes[:, 2:].min(axis=1) * (side / longest) < SMALL_FACE).any())

@@ -157,6 +157,18 @@ async def of_model(
         yield document
 
 
+async def shown_by_image(collections: Collections) -> AsyncIterator[tuple[Document, list[Document]]]:
+    """Each image's documentKey and the faces on it, with box, landmarks and identity: without those that are detached,
+    no faces, or forgotten."""
+    query = {"detached": {"$ne": True}, "verdict": {"$nin": [NOT_A_FACE, FORGOTTEN]}}
+    fields = dict.fromkeys(("image", "box", "landmarks", "identity"), 1)
+    faces: dict[bytes, list[Document]] = {}
+    async for document in collections.faces.find(query, fields):
+        faces.setdefault(key_of(document["image"]), []).append(document)
+    for found in faces.values():
+        yield found[0]["image"], found
+
+
 def upsert(
     id: ObjectId,
     document_key: Mapping[str, Any],
