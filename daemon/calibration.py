@@ -18,6 +18,8 @@ FALLBACK = "dlib"
 TYPICAL_AVERAGE, TYPICAL_CENTROID = 0.066, 0.03
 #: clusters larger than those that weights were found on count as this large
 LARGEST = 16.0
+#: deviations beyond the usual distance of one person's parts from which it counts against them, and how much
+FAR, TOO_FAR = 1.5, 3.0
 
 
 @cache
@@ -43,13 +45,15 @@ class Calibration:
 
     `knots`: cosine distance of two faces → natural logarithm of how many times more probable it is for one person than
     for two. `weights`: of `features`, the first a constant: logarithm of the odds that a pair of clusters, come upon
-    while `people` clusters are left, is one person.
+    while `people` clusters are left, is one person. `spread`: how far apart the centroids of one person's parts lie
+    (half the squared distance): its logarithm is first + second * log(1 / size + 1 / size), give or take the third.
     """
 
     model: str
     knots: tuple[tuple[float, float], ...]
     weights: tuple[float, ...]
     people: float
+    spread: tuple[float, float, float]
     slack: float = 8.0  #: pairs whose evidence is below the bar by more than this never come to pass it
 
     @classmethod
@@ -57,7 +61,9 @@ class Calibration:
         """The shipped calibration of an embedding model; that of the default model where it has none."""
         table = shipped().get(model) or shipped()[FALLBACK]
         knots = tuple((float(distance), float(ratio)) for distance, ratio in table["knots"])
-        return cls(model, knots, tuple(map(float, table["weights"])), float(table["people"]))
+        constant, slope, deviation = map(float, table["spread"])
+        weights = tuple(map(float, table["weights"]))
+        return cls(model, knots, weights, float(table["people"]), (constant, slope, deviation))
 
     def log_ratio(self, distance: Floats) -> Floats:
         """Cosine distances, any shape → log-likelihood ratios (one person : two people) of the same shape."""
@@ -70,9 +76,15 @@ class Calibration:
         return float(np.interp(-ratio, [-value for value in ratios], distances))
 
     def evidence(self, average: Floats, centroid: Floats, ones: Floats, others: Floats) -> Floats:
-        """Evidence that pairs of clusters are one person, (n,); compare with `bar`."""
+        """Evidence that pairs of clusters are one person, (n,); compare with `bar`. Centroids farther apart than those
+        of one person's parts are evidence against it, whatever the weights say: of large clusters of people who look
+        alike there are too few to learn from."""
         weights = np.array(self.weights, dtype=np.float32)
-        return np.asarray(features(average, centroid, ones, others) @ weights[1:] + weights[0], dtype=np.float32)
+        weighed = features(average, centroid, ones, others) @ weights[1:] + weights[0]
+        constant, slope, deviation = self.spread
+        usual = constant + slope * np.log(1.0 / ones + 1.0 / others)
+        beyond = (np.log(np.maximum(centroid, 1e-5)) - usual) / deviation - FAR
+        return np.asarray(weighed - TOO_FAR * np.maximum(beyond, 0.0) ** 2, dtype=np.float32)
 
     def bar(self, clusters: int) -> float:
         """The evidence that is needed while `clusters` are left: the more there are, the nearer comes the nearest of

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,17 @@ class Merge:
     others: tuple[int, ...]
     average: float
     centroid: float
+
+
+class Evidence(Protocol):
+    """What agglomeration merges by; a `Calibration` is one."""
+
+    @property
+    def slack(self) -> float: ...
+
+    def evidence(self, average: Floats, centroid: Floats, ones: Floats, others: Floats) -> Floats: ...
+
+    def bar(self, clusters: int) -> float: ...
 
 
 def cluster(faces: Faces, calibration: Calibration, constraints: Constraints) -> Ints:
@@ -215,9 +227,7 @@ class Clusters:
         weight[[b for _, b in same]] = 0.0
         return cls(*totals(vectors, label, weight), label, marks)
 
-    def agglomerate(
-        self, ones: Rows, others: Rows, calibration: Calibration, record: list[Merge] | None = None
-    ) -> None:
+    def agglomerate(self, ones: Rows, others: Rows, calibration: Evidence, record: list[Merge] | None = None) -> None:
         """Merges pairs of clusters that are each other's likeliest partner, round by round, until no pair is more
         likely one person than two. `ones` and `others` are the rows that edges of the graph join.
 
@@ -250,7 +260,7 @@ class Clusters:
             a, b = np.concatenate((a[~stale], new_a)), np.concatenate((b[~stale], new_b))
             score = np.concatenate((score[~stale], self.score(new_a, new_b, calibration)))
 
-    def score(self, a: Ints, b: Ints, calibration: Calibration) -> Floats:
+    def score(self, a: Ints, b: Ints, calibration: Evidence) -> Floats:
         """Evidence that pairs of clusters are one person."""
         return calibration.evidence(*self.distances(a, b), self.sizes[a], self.sizes[b])
 

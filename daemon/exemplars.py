@@ -1,5 +1,6 @@
 """The known people's exemplars in memory, to ask at once whom a new face clearly belongs to."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,8 +15,9 @@ from daemon.store import identities as store
 from daemon.store.collections import Collections
 from daemon.store.identities import ACTIVE, HIDDEN, Identity
 
-#: log-likelihood ratio from which a new face is given to an identity at once: odds of 3,000 to 1. What is less clear
-#: waits for the next recluster, which sees all faces together.
+#: log-likelihood ratio, less the logarithm of how many identities there are to choose from, at which a new face is
+#: given to an identity at once: odds of 3,000 to 1. What is less clear waits for the next recluster, which sees all
+#: faces together.
 SURE = 8.0
 #: how much nearer, in log-likelihood ratio, the best identity must be than the second
 MARGIN = 3.0
@@ -90,7 +92,7 @@ class Exemplars:
             calibration = Calibration.of(model)
             ratio = float(calibration.log_ratio(distances[best : best + 1])[0])
             second = float(calibration.log_ratio(others.min(keepdims=True))[0]) if len(others) else -np.inf
-            sure = ratio >= SURE and ratio - second >= MARGIN
+            sure = ratio >= SURE + math.log(len(set(owners))) and ratio - second >= MARGIN
             ignored = self._known[owners[best]].ignored
             return Nearest(owners[best], float(distances[best]), ratio, sure, ignored)
         return None
