@@ -35,7 +35,7 @@ FINISH_TIMEOUT_S = 300.0
 #: photos that are inserted one after the other to measure how long an answer takes
 LATENCY_PHOTOS = 16
 #: seconds between two looks at a document whose latency is measured
-LATENCY_POLL_S = 0.005
+LATENCY_POLL_S = 0.02
 
 #: what the report tells of a face
 FACE_FIELDS = ("face", "identity", "age", "gender", "emotion")
