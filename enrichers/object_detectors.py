@@ -237,7 +237,9 @@ def open_detector(entry: Entry, loader: Loader) -> ObjectDetector:
     for key in own:
         if key not in form.options:
             raise SettingInvalid(f"model {entry.name!r}: unknown option {key!r}{nearest(key, form.options)}")
-    return form(loader.network(entry.name), own, class_names(entry, loader))
+    detector = form(loader.network(entry.name), own, class_names(entry, loader))
+    detector.detect([np.zeros((480, 640, 3), np.uint8)], 1.0)  # runtimes finish their graphs in the first call
+    return detector
 
 
 #: options that the loader, the runtimes and `class_names` read

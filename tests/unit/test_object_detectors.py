@@ -214,9 +214,8 @@ def test_no_pictures_give_no_answers(tmp_path: Path) -> None:
 
 
 def test_a_graph_of_another_size_is_corrupt(tmp_path: Path) -> None:
-    opened = detector(yolox_graph(tmp_path), "yolox", "onnx", tmp_path, size=64, strides=[8, 16])
     with pytest.raises(ModelCorrupt, match="80 rows"):
-        opened.detect([RED], 0.5)
+        detector(yolox_graph(tmp_path), "yolox", "onnx", tmp_path, size=64, strides=[8, 16])
 
 
 @pytest.mark.parametrize(
