@@ -1,6 +1,8 @@
 """Decodes images in worker processes, into shared memory."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,12 +46,14 @@ class Limits:
 
     max_pixels: int
     max_bytes: int
+    memory_bytes: int = 8 << 30  #: of the process that decodes it, beside the shared memory
 
 
 def serve_decoding(connection: Connection, memory: str, size: int, limits: Limits) -> None:
     """The decode worker's loop. A request is `(source, max_side)`, a message `("free", offset)`; the reply is
     `(offset, height, width, facts, ms)` or a Failure."""
     enter_worker()
+    limit_memory(limits.memory_bytes + size)
     from enrichers.decode import decode
 
     shared = SharedMemory(memory)
@@ -82,6 +86,11 @@ def serve_decoding(connection: Connection, memory: str, size: int, limits: Limit
         try:
             pixels, facts = decode(source, max_side=max_side, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
             offset = place(pixels.nbytes)
+            try:
+                reserve(shared, offset, pixels.nbytes)
+            except OSError:
+                arena.free(offset)
+                raise
             target = np.ndarray(pixels.shape, np.uint8, buffer=shared.buf, offset=offset)
             np.copyto(target, pixels)
             height, width = pixels.shape[:2]
@@ -90,6 +99,21 @@ def serve_decoding(connection: Connection, memory: str, size: int, limits: Limit
         except Exception as error:
             result = Failure.of(error)
         reply(connection, (number, result))
+
+
+def limit_memory(limit: int) -> None:
+    """Makes this process's allocations beyond `limit` bytes of address space fail."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def reserve(shared: SharedMemory, offset: int, size: int) -> None:
+    """Has the system back a stretch of shared memory. Raises OSError where the file system of the memory is full,
+    which would otherwise end the process with SIGBUS at the first write."""
+    if sys.platform == "linux":
+        os.posix_fallocate(shared._fd, offset, size)  # type: ignore[attr-defined]
 
 
 class _Slot:
@@ -147,6 +171,16 @@ class Decoders:
 
     async def close(self) -> None:
         await asyncio.gather(*(slot.close() for slot in self._slots))
+
+    @property
+    def dead(self) -> list[str]:
+        """Names of the workers that have ended and were not replaced yet."""
+        return [slot.worker.name for slot in self._slots if not slot.worker.alive]
+
+    async def revive(self) -> None:
+        """Replaces a worker that has ended. Raises WorkerFailed where that fails."""
+        if self.dead:
+            await self._least_loaded()
 
     def pids(self) -> list[int]:
         return [slot.worker.pid for slot in self._slots if slot.worker.pid]

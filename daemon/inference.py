@@ -1,6 +1,7 @@
 """Runs enrichers in a worker process: one unit (the enrichers that share a batch) at a time a lane."""
 
 import asyncio
+import mmap
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from enrichers.image import Facts, Image
 
 #: seconds that the isolated worker is kept after its last suspect
 ISOLATED_IDLE_S = 30.0
+#: seconds between looks at the memory of the isolated worker while it works
+MEMORY_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +83,24 @@ class InferenceSettings:
     entries: Mapping[str, Any]  #: the user's own catalogue entries
     device: str
     threads: int  #: cores to use in all
+    memory_bytes: int = 8 << 30  #: of the process that tries a suspect image alone
 
 
 def serve_inference(connection: Connection, settings: InferenceSettings) -> None:
     """The inference worker's loop. A request is `(unit name, [ImageRef, …])`, the reply one Answers for each."""
     enter_worker()
     try:
-        enrichers = _load(settings)
+        enrichers, device = _load(settings)
     except Exception as error:
         reply(connection, ("error", type(error).__name__, str(error)))
         return
     units = units_of(list(enrichers.values()))
     lanes = max(1, min(len(units), settings.threads))
-    _Lanes(connection, {unit.name: unit for unit in units}, enrichers).serve(lanes)
+    _Lanes(connection, {unit.name: unit for unit in units}, enrichers, device).serve(lanes)
 
 
-def _load(settings: InferenceSettings) -> dict[str, Enricher]:
+def _load(settings: InferenceSettings) -> tuple[dict[str, Enricher], str]:
+    """The loaded enrichers, and the device that they were given."""
     from enrichers import registry
     from enrichers.catalogue import Catalogue
     from enrichers.loading import ProcessLoader
@@ -122,14 +127,17 @@ def _load(settings: InferenceSettings) -> dict[str, Enricher]:
         thread.join()
     if failures:
         raise failures[0]
-    return {enricher.name: enricher for enricher in enrichers}
+    return {enricher.name: enricher for enricher in enrichers}, loader.device
 
 
 class _Lanes:
     """Threads that take batches in turn; a unit runs on one of them at a time, batches of a unit in order."""
 
-    def __init__(self, connection: Connection, units: Mapping[str, Unit], enrichers: Mapping[str, Enricher]) -> None:
+    def __init__(
+        self, connection: Connection, units: Mapping[str, Unit], enrichers: Mapping[str, Enricher], device: str
+    ) -> None:
         self._connection = connection
+        self._device = device
         self._units = units
         self._enrichers = enrichers
         self._queues: dict[str, deque[tuple[int, list[ImageRef]]]] = {name: deque() for name in units}
@@ -137,11 +145,12 @@ class _Lanes:
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._memories: dict[str, SharedMemory] = {}
+        self._sizes = Sizes()
 
     def serve(self, lanes: int) -> None:
         for n in range(lanes):
             threading.Thread(target=self._lane, name=f"lane-{n}", daemon=True).start()
-        reply(self._connection, ("ready", {"lanes": lanes}))
+        reply(self._connection, ("ready", {"lanes": lanes, "device": self._device}))
         while (message := receive(self._connection)) is not None:
             number, (unit, images) = message
             with self._changed:
@@ -180,7 +189,7 @@ class _Lanes:
             if not chosen:
                 continue
             started = time.perf_counter()
-            outcomes = enrich(self._enrichers[name], [images[n] for n in chosen])
+            outcomes = enrich(self._enrichers[name], [images[n] for n in chosen], self._sizes)
             ms = (time.perf_counter() - started) * 1000 / len(chosen)
             for n, outcome in zip(chosen, outcomes, strict=True):
                 answers[n][name] = Timed(outcome, ms)
@@ -203,8 +212,27 @@ class _Lanes:
         return Image(ref.key, pixels, ref.width, ref.height, ref.facts, ref.results)
 
 
-def enrich(enricher: Enricher, images: Sequence[Image]) -> list[Result | Failure]:
-    """One outcome for each image, whatever the enricher does: a batch that raises is tried again in halves."""
+class Sizes:
+    """How many images each enricher can take at a time, learned where the device's memory did not suffice."""
+
+    def __init__(self) -> None:
+        self._most: dict[str, int] = {}
+
+    def most(self, enricher: str) -> int | None:
+        """None: no limit is known."""
+        return self._most.get(enricher)
+
+    def too_many(self, enricher: str, count: int) -> None:
+        self._most[enricher] = max(1, min(count // 2, self._most.get(enricher, count)))
+
+
+def enrich(enricher: Enricher, images: Sequence[Image], sizes: Sizes | None = None) -> list[Result | Failure]:
+    """One outcome for each image, whatever the enricher does: a batch that raises is tried again in halves. `sizes`
+    keeps which batches fit into memory, so that later ones are cut before they fail."""
+    most = None if sizes is None else sizes.most(enricher.name)
+    if most is not None and len(images) > most:
+        parts = (enrich(enricher, images[n : n + most], sizes) for n in range(0, len(images), most))
+        return [outcome for part in parts for outcome in part]
     try:
         outcomes = list(enricher.enrich(images))
         if len(outcomes) == len(images):
@@ -216,7 +244,26 @@ def enrich(enricher: Enricher, images: Sequence[Image]) -> list[Result | Failure
                 error = OutOfMemory(str(error))
             return [Failure.of(error)]
         half = len(images) // 2
-        return enrich(enricher, images[:half]) + enrich(enricher, images[half:])
+        if sizes is not None and isinstance(error, (OutOfMemory, MemoryError)):
+            sizes.too_many(enricher.name, len(images))
+        return enrich(enricher, images[:half], sizes) + enrich(enricher, images[half:], sizes)
+
+
+async def limit_memory(worker: Worker, limit: int) -> None:
+    """Ends a worker whose resident memory grows beyond `limit` bytes; cancel it to stop watching. Its address space is
+    no measure: runtimes and drivers reserve far more than they use."""
+    while worker.alive and (resident := resident_bytes(worker.pid)) is not None:
+        if resident > limit:
+            worker.kill(WorkerDied(f"It took more than the {limit >> 20} MB of pipeline.task_memory_mb."))
+        await asyncio.sleep(MEMORY_POLL_S)
+
+
+def resident_bytes(pid: int | None) -> int | None:
+    """The resident memory of a process; None where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return None
 
 
 class Inference:
@@ -231,10 +278,12 @@ class Inference:
         self._isolation = asyncio.Lock()
         self._isolated: Worker | None = None
         self._isolated_end: asyncio.TimerHandle | None = None
+        self.device: str | None = None  #: what the worker says that it runs on
+        self.crashes = 0  #: workers that ended while they held images
 
     async def start(self) -> None:
         """Raises WorkerFailed with the reason, such as missing weights or a missing device."""
-        await self._worker.start()
+        self.device = str((await self._worker.start())["device"])
 
     async def close(self) -> None:
         if self._isolated_end is not None:
@@ -256,7 +305,13 @@ class Inference:
             answers: list[Answers] = await self._worker.call((unit, list(images)), self._timeout_s)
             return answers
         except WorkerDied:
+            self.crashes += 1
             return [await self._alone(unit, image) for image in images]
+
+    async def revive(self) -> None:
+        """Replaces the worker where it has ended. Raises WorkerFailed where that fails."""
+        if not self._worker.alive:
+            await self._replaced()
 
     async def _replaced(self) -> None:
         if self._replacing is None:
@@ -267,7 +322,7 @@ class Inference:
         try:
             await self._worker.stop()
             worker = Worker("inference", serve_inference, self._settings)
-            await worker.start()
+            self.device = str((await worker.start())["device"])
             self._worker = worker
         finally:
             self._replacing = None
@@ -280,7 +335,11 @@ class Inference:
                 if self._isolated is None or not self._isolated.alive:
                     self._isolated = Worker("inference-alone", serve_inference, self._settings)
                     await self._isolated.start()
-                answers: list[Answers] = await self._isolated.call((unit, [image]), self._timeout_s)
+                watching = asyncio.create_task(limit_memory(self._isolated, self._settings.memory_bytes))
+                try:
+                    answers: list[Answers] = await self._isolated.call((unit, [image]), self._timeout_s)
+                finally:
+                    watching.cancel()
                 return answers[0]
             except WorkerFailed as error:
                 failure = Failure("WorkerFailed", str(error), transient=True)
