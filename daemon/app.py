@@ -20,9 +20,11 @@ from daemon.config import Config
 from daemon.decoding import Decoders, Limits
 from daemon.faces import delete_faces
 from daemon.fetch import Fetcher
+from daemon.health import Endpoint, Signs, examine
 from daemon.inference import Inference, InferenceSettings
 from daemon.intake import Intake
 from daemon.leases import Leases
+from daemon.metrics import Metrics
 from daemon.pipeline import Pipeline, Writer
 from daemon.plan import Plan
 from daemon.retry import RetryPolicy, backoff
@@ -31,9 +33,11 @@ from daemon.store.collections import Collections, open_collections
 from daemon.store.faces import image_keys
 from daemon.store.images import Images
 from daemon.store.leases import LeaseStore
+from daemon.store.oplog import OplogWindow
 from daemon.store.state import State, StoredPlan
 from daemon.sweep import Sweeper, missing_images
 from daemon.watch import Watch
+from daemon.workers import WorkerFailed
 from enrichers.catalogue import Catalogue
 from enrichers.contract import Enricher
 from enrichers.errors import EnrichdError, ModelMissing
@@ -46,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: seconds that images in flight may take to finish after the daemon was told to stop
 STOP_TIMEOUT_S = 20.0
+#: seconds between looks at whether the workers live
+REVIVE_S = 2.0
 
 
 class BackfillUnconfirmed(EnrichdError):
@@ -175,10 +181,11 @@ async def serve(
     decoders = Decoders(
         config.pipeline.decode_workers or max(1, cores // 2),
         config.pipeline.in_flight_mb << 20,
-        Limits(config.images.max_pixels, config.images.max_bytes),
+        Limits(config.images.max_pixels, config.images.max_bytes, config.pipeline.task_memory_mb << 20),
         config.pipeline.task_timeout_s,
     )
     inference = Inference(inference_settings(setup, cores), config.pipeline.task_timeout_s)
+    metrics = Metrics()
     fetcher = Fetcher(config.images, collections)
     writer = Writer(collections, images, stored.plan, retry)
 
@@ -213,6 +220,7 @@ async def serve(
         device=setup.device,
         set_aside=await images.set_aside(),
         owns=leases.owns,
+        metrics=metrics,
     )
     watch = Watch(
         collections,
@@ -244,6 +252,15 @@ async def serve(
         await asyncio.gather(decoders.start(), inference.start())
         token = await leases.join()
         tasks = [_supervised("leases", leases.run), _supervised("watch", partial(watch.run, token))]
+        window = OplogWindow(collections)
+        read = partial(signs, setup.device, watch, sweeper, leases, decoders, inference, window, tasks)
+        add_readings(metrics, read, intake, watch, writer, leases, inference)
+        if config.health.enabled:
+            endpoint = Endpoint(config.health.host, config.health.port, read, metrics)
+            url = await endpoint.start()
+            stack.push_async_callback(endpoint.close)
+            await leases.publish(url)
+            log.info("health and metrics at %s", url)
         try:
             await _either(watch.opened, stop)  # open the stream first, then sweep: nothing falls in between
             watch.replay(leases.owed())
@@ -251,10 +268,83 @@ async def serve(
                 _supervised("sweep", sweeper.run),
                 _supervised("pipeline", pipeline.run),
                 _supervised("schedule", schedule.run),
+                _supervised("workers", partial(_keep_alive, decoders, inference)),
+                _supervised("oplog", window.run),
             ]
             yield Service(pipeline, leases, tasks)
         finally:
             await _wind_down(tasks, pipeline, watch, leases)
+
+
+async def _keep_alive(decoders: Decoders, inference: Inference) -> None:
+    """Replaces workers that ended, also while nothing is to be done. Never returns."""
+    for attempt in itertools.count(1):
+        try:
+            await asyncio.sleep(REVIVE_S)
+            await decoders.revive()
+            await inference.revive()
+        except WorkerFailed as error:
+            log.error("a worker could not be started again: %s", error)
+            await asyncio.sleep(backoff(min(attempt, 5), REVIVE_S, 60.0))
+
+
+def signs(
+    device: str,
+    watch: Watch,
+    sweeper: Sweeper,
+    leases: Leases,
+    decoders: Decoders,
+    inference: Inference,
+    window: OplogWindow,
+    tasks: Sequence[asyncio.Task[None]],
+) -> Signs:
+    """What the parts show now."""
+    now = asyncio.get_running_loop().time()
+    return Signs(
+        tail_open=watch.opened.is_set(),
+        tail_age_s=now - watch.heard_at,
+        lag_s=watch.lag_s,
+        oplog_window_s=window.seconds,
+        sweeping=sweeper.sweeping,
+        sweep_age_s=now - sweeper.progress_at,
+        lease_age_s=now - leases.renewed_at,
+        device=device,
+        worker_device=inference.device,
+        workers_dead=(*decoders.dead, *(() if inference.alive else ("inference",))),
+        tasks_ended=tuple(task.get_name() for task in tasks if task.done()),
+    )
+
+
+def add_readings(
+    metrics: Metrics,
+    read: Callable[[], Signs],
+    intake: Intake,
+    watch: Watch,
+    writer: Writer,
+    leases: Leases,
+    inference: Inference,
+) -> None:
+    """The numbers that the parts keep by themselves."""
+    add = metrics.reading
+    add("enrichd_lag_seconds", "Age of the oldest change whose work is not safe.", lambda: watch.lag_s)
+    add("enrichd_tail_age_seconds", "Time since the change stream answered last.", lambda: read().tail_age_s)
+    add("enrichd_oplog_window_seconds", "How far back the server's history goes; -1: not known.", lambda: _window(read))
+    add("enrichd_queue_documents", "Documents that wait in memory.", lambda: intake.waiting)
+    add("enrichd_working_documents", "Documents that are worked on.", lambda: intake.working)
+    add("enrichd_pending_events", "Changes that hold the resume token back.", lambda: watch.pending)
+    add("enrichd_stream_breaks_total", "Change streams that broke.", lambda: watch.breaks, "counter")
+    add("enrichd_history_gaps_total", "Histories lost.", lambda: watch.gaps, "counter")
+    add("enrichd_events_dropped_total", "Changes left to the sweep.", lambda: watch.left_to_sweep, "counter")
+    add("enrichd_write_retries_total", "Writes that were repeated.", lambda: writer.retries, "counter")
+    add("enrichd_worker_crashes_total", "Batches whose worker ended.", lambda: inference.crashes, "counter")
+    add("enrichd_takeovers_total", "Daemons whose buckets were freed.", lambda: leases.takeovers, "counter")
+    add("enrichd_buckets_owned", "Buckets of the collection that this daemon works on.", lambda: len(leases.owned))
+    add("enrichd_ready", "1 where every health check passes.", lambda: all(check.ok for check in examine(read())))
+
+
+def _window(read: Callable[[], Signs]) -> float:
+    window = read().oplog_window_s
+    return -1.0 if window is None else window
 
 
 async def _wind_down(tasks: Sequence[asyncio.Task[None]], pipeline: Pipeline, watch: Watch, leases: Leases) -> None:
@@ -307,6 +397,7 @@ def inference_settings(setup: Setup, cores: int) -> InferenceSettings:
         entries=setup.config.models.entries,
         device=setup.device,
         threads=cores,
+        memory_bytes=setup.config.pipeline.task_memory_mb << 20,
     )
 
 

@@ -110,6 +110,9 @@ class Pipeline(Section):
     task_timeout_s: float = Field(
         120.0, gt=0, description="seconds for one decode or one batch before its worker is replaced"
     )
+    task_memory_mb: int = Field(
+        8192, ge=512, description="memory of a decode worker, and of the worker that tries a suspect image alone, in MB"
+    )
 
 
 class Sweep(Section):
@@ -129,6 +132,12 @@ class Identities(Section):
     min_faces: int = Field(2, ge=1, description="faces that make an identity of their own")
 
 
+class Health(Section):
+    enabled: bool = Field(True, description="whether the HTTP endpoint /livez, /readyz and /metrics is there")
+    host: str = Field("127.0.0.1", description="address that the endpoint listens on; only this machine by default")
+    port: int = Field(0, ge=0, le=65535, description="port of the endpoint; 0 picks a free one and logs it")
+
+
 class Log(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe level that is logged")
     json_lines: bool = Field(False, description="one JSON object a line instead of text")
@@ -144,6 +153,7 @@ class Config(Section):
     sweep: Sweep = Field(default_factory=Sweep)
     retry: Retry = Field(default_factory=Retry)
     identities: Identities = Field(default_factory=Identities)
+    health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
 
 

@@ -105,6 +105,7 @@ class Leases:
         self._gained = gained
         self._check = check
         self._machine = machine()
+        self._url: str | None = None  #: of the health endpoint
         self._id = ""
         self._owned: frozenset[int] = frozenset()
         self._leaving: frozenset[int] = frozenset()
@@ -172,6 +173,11 @@ class Leases:
         for member in members:
             await self._store.clear_away(member)
 
+    async def publish(self, url: str) -> None:
+        """Tells the other daemons and the administrator's commands where this one answers."""
+        self._url = url
+        await self._store.publish(self._id, url)
+
     async def save_position(self, token: Token | None) -> None:
         await self._store.save_token(self._id, token)
 
@@ -190,6 +196,8 @@ class Leases:
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         own = Member(self._id, True, token, socket.gethostname(), self._machine, os.getpid(), self._plan)
         await self._store.register(own, LIFETIME_S)
+        if self._url is not None:
+            await self._store.publish(self._id, self._url)
         log.info("joined as %s", self._id)
 
     async def _round(self) -> None:

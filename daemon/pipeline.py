@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +19,7 @@ from daemon.faces import ImageFaces, delete_faces, write_faces
 from daemon.fetch import Fetcher
 from daemon.inference import Answers, ImageRef, Inference, Timed, Unit, units_of
 from daemon.intake import Entry, Intake, Key, Priority, key_token
+from daemon.metrics import Metrics
 from daemon.plan import Decision, ImageDocument, Plan, decide
 from daemon.retry import RetryPolicy, backoff
 from daemon.store.collections import Collections
@@ -141,9 +144,11 @@ class Pipeline:
         device: str,
         set_aside: set[bytes],
         owns: Callable[[Key], bool] = lambda key: True,
+        metrics: Metrics | None = None,
     ) -> None:
         """`owns`: whether this daemon may take a documentKey on; others are left to other daemons."""
         self._owns = owns
+        self._metrics = metrics or Metrics()
         self._unmatched: dict[bytes, tuple[Any, str]] = {}  #: documents that were not as they were read, as read
         self._plan = plan
         self._images = images
@@ -157,7 +162,7 @@ class Pipeline:
         self._forms = {enricher.name: enricher.form for enricher in enrichers}
         self._requires = {step.name: step.requires for step in plan.steps}
         self._units = units_of(enrichers)
-        self._batchers = {unit.name: _batcher(unit, inference, wait_s) for unit in self._units}
+        self._batchers = {unit.name: _batcher(unit, inference, wait_s, self._metrics) for unit in self._units}
         self._keys = itertools.count()
         self._room = asyncio.Semaphore(in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -254,8 +259,10 @@ class Pipeline:
         again = False
         try:
             await self._enrich(outcome, tuple(decision.missing))
-            written = await self._writer.write(outcome)
+            with self._timed("write"):
+                written = await self._writer.write(outcome)
             self.processed[written] += 1
+            self._count(outcome, written)
             if written is Written.CHANGED:
                 again = await self._look_again(entry, outcome)
             else:
@@ -269,6 +276,24 @@ class Pipeline:
             await _persistently(self._images.forget_plan, [document.key])
         finally:
             self._finish(entry, again=again)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._metrics.stage.observe(time.perf_counter() - started, stage)
+
+    def _count(self, outcome: Outcome, written: Written) -> None:
+        self._metrics.images.add(written)
+        if outcome.unreadable is not None:
+            self._metrics.errors.add("decode", outcome.unreadable.type)
+        for name, answer in outcome.answers.items():
+            failed = isinstance(answer.outcome, Failure)
+            self._metrics.outcomes.add(name, "failed" if failed else "done")
+            if isinstance(answer.outcome, Failure):
+                self._metrics.errors.add(name, answer.outcome.type)
 
     async def _look_again(self, entry: Entry, outcome: Outcome) -> bool:
         """After the document was not as it was read: whether to look at it again. Faces that were stored for what it
@@ -292,7 +317,8 @@ class Pipeline:
             self._batchers[unit.name].expect()
         decoded: Decoded | Failure | None = None
         try:
-            decoded = await self._decode(outcome.document.source, missing)
+            with self._timed("decode"):
+                decoded = await self._decode(outcome.document.source, missing)
         finally:
             if not isinstance(decoded, Decoded):
                 for unit in units:
@@ -302,7 +328,8 @@ class Pipeline:
             return
         try:
             outcome.image_sha256 = decoded.facts.sha256
-            await self._run_units(outcome, units, missing, decoded)
+            with self._timed("enrich"):
+                await self._run_units(outcome, units, missing, decoded)
         finally:
             decoded.release()
 
@@ -382,8 +409,9 @@ class Pipeline:
         return results, unmet
 
 
-def _batcher(unit: Unit, inference: Inference, wait_s: float) -> Batcher:
+def _batcher(unit: Unit, inference: Inference, wait_s: float, metrics: Metrics) -> Batcher:
     async def run(images: Sequence[ImageRef]) -> list[Answers]:
+        metrics.batch.observe(len(images), unit.name)
         return await inference.run(unit.name, images)
 
     return Batcher(run, unit.max_batch, wait_s)

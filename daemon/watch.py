@@ -81,6 +81,7 @@ def _touches(source: str) -> Document:
 @dataclass(slots=True)
 class _Event:
     token: Mapping[str, Any]
+    at: float  #: seconds since 1970 when it happened
     safe: bool = False
 
 
@@ -122,9 +123,15 @@ class Progress:
         while self._events and self._events[0].safe:
             self._token = self._events.popleft().token
 
-    def begin(self, token: Mapping[str, Any]) -> Callable[[], None]:
-        """An event has come; call what is returned when its work is safe."""
-        event = _Event(token)
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest event happened whose work is not safe, in seconds since 1970."""
+        self._advance()
+        return self._events[0].at if self._events else None
+
+    def begin(self, token: Mapping[str, Any], at: float = 0.0) -> Callable[[], None]:
+        """An event has come that happened `at`; call what is returned when its work is safe."""
+        event = _Event(token, at)
         self._events.append(event)
 
         def done() -> None:
@@ -179,7 +186,7 @@ class Watch:
         self.heard_at = 0.0  #: when the server answered last, by the event loop's clock
         self.gaps = 0  #: histories lost
         self.breaks = 0  #: streams that broke
-        self.dropped = 0  #: events left to the sweep
+        self.left_to_sweep = 0  #: events left to the sweep
 
     def sweeping(self) -> None:
         """A sweep begins: what is dropped from now on needs a new mark."""
@@ -199,6 +206,12 @@ class Watch:
     def pending(self) -> int:
         """Events whose work is not safe yet."""
         return self._progress.pending
+
+    @property
+    def lag_s(self) -> float:
+        """The age in seconds of the oldest event whose work is not safe; 0 where there is none."""
+        oldest = self._progress.oldest
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest)
 
     async def run(self, token: Mapping[str, Any] | None) -> None:
         """Opens the stream at `token` (None: now), and again and again where it breaks. Never returns."""
@@ -293,7 +306,7 @@ class Watch:
 
     async def _take(self, event: Mapping[str, Any], progress: Progress) -> None:
         self._last = event.get("clusterTime")
-        done = progress.begin(event["_id"])
+        done = progress.begin(event["_id"], self._last.time if self._last is not None else time.time())
         key = event["documentKey"]
         if not self._leases.owns(key):
             done()
@@ -302,7 +315,7 @@ class Watch:
             if not self._intake.attach(key, done):  # work under way may still write the faces of what is gone
                 done()
         elif not self._intake.offer(key, Priority.LIVE, done):
-            self.dropped += 1
+            self.left_to_sweep += 1
             if event["operationType"] == "update":  # its plan says that it is complete: this alone tells the sweep
                 await self._dropped([key])
             if not self._marked:

@@ -30,6 +30,7 @@ class Member:
     machine: str | None  #: where its `pid` means something
     pid: int
     plan: str
+    url: str | None = None  #: of its health endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class LeaseStore:
         """False where the member was given up for dead."""
         result = await self._leases.update_one({"_id": _id(id)}, {"$set": {"token": token}})
         return result.matched_count == 1
+
+    async def publish(self, id: str, url: str) -> None:
+        """Notes where the member's health endpoint is."""
+        await self._leases.update_one({"_id": _id(id)}, {"$set": {"url": url}})
 
     async def members(self) -> list[Member]:
         """All members, dead ones that nobody cleared away included, in the order of their ids."""
@@ -171,4 +176,5 @@ def _member(document: Document) -> Member:
         machine=document.get("machine"),
         pid=int(document["pid"]),
         plan=str(document["plan"]),
+        url=document.get("url"),
     )

@@ -1,0 +1,39 @@
+"""How far back the server's history goes, which is how long a daemon may be away without a gap."""
+
+import asyncio
+import logging
+
+from pymongo.errors import PyMongoError
+
+from daemon.store.collections import Collections
+
+log = logging.getLogger(__name__)
+
+#: seconds between looks
+INTERVAL_S = 60.0
+
+
+class OplogWindow:
+    """Asks for the oldest and the newest entry of the oplog now and then. A user who may not read the database `local`,
+    and a mongos, which has no oplog, leave it unknown."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._oplog = collections.database.client["local"]["oplog.rs"]
+        self.seconds: float | None = None  #: between the oldest and the newest entry
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            try:
+                self.seconds = await self.read()
+            except PyMongoError as error:
+                self.seconds = None
+                log.debug("the oplog window is not known: %s", error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def read(self) -> float | None:
+        oldest = await self._oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+        newest = await self._oplog.find_one({}, {"ts": 1}, sort=[("$natural", -1)])
+        if not oldest or not newest:
+            return None
+        return float(newest["ts"].time - oldest["ts"].time)
