@@ -73,7 +73,7 @@ def run_demo(folder: Path, *, keep: bool, as_json: bool) -> bool:
     _empty(folder)
     photos = write_photos(folder / "photos")
     config = _write_config(folder)
-    _pull_weights(config)
+    _pull_weights(folder)
     report = Report(data=str(folder / "data"), config=str(folder / "enrichd.toml"))
     started = time.monotonic()
     server = EmbeddedServer(folder / "data", config.embedded.port)
@@ -133,26 +133,17 @@ def _port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _pull_weights(config: Config) -> None:
-    """Fetches the weights that are missing, with a progress bar."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+def _pull_weights(folder: Path) -> None:
+    """Fetches the weights that are missing, with the command that a user would give. Raises DemoFailed."""
+    command = [_enrichd(), "models", "pull", "--config", str(folder / "enrichd.toml")]
+    result = subprocess.run(command, stdout=sys.stderr, env=_environment(), check=False)
+    if result.returncode:
+        raise DemoFailed("The weights could not be fetched.")
 
-    from daemon.app import Setup
 
-    setup = Setup.of(config)
-    if not setup.store.missing(setup.weights()):
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(name: str, done: int, total: int | None) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(f"Fetching {name}", total=total)
-            progress.update(tasks[name], completed=done, total=total)
-
-        setup.store.pull_all(setup.weights(), show)
+def _environment() -> dict[str, str]:
+    """The variables for the demo's processes: all settings are in the demo's file."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ENRICHD_")}
 
 
 @contextmanager
@@ -183,14 +174,13 @@ def _running(server: EmbeddedServer) -> Iterator[None]:
 @contextmanager
 def _daemon(folder: Path) -> Iterator[None]:
     """`enrichd run` as a process that is ready to take images. Raises DemoFailed with the end of its log."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENRICHD_")}
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
             [_enrichd(), "run", "--config", str(folder / "enrichd.toml")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=_environment(),
             start_new_session=True,
         )
     try:
@@ -237,7 +227,7 @@ def _insert_and_wait(images: Collection[Document], photos: Sequence[Photo], repo
 
 def _recluster(folder: Path) -> None:
     command = [_enrichd(), "recluster", "--json", "--config", str(folder / "enrichd.toml")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode:
         raise DemoFailed(f"`enrichd recluster` failed: {result.stderr.strip()}")
 

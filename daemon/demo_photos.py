@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,21 +32,16 @@ Change = Callable[[Image.Image], Image.Image]
 
 def originals() -> dict[str, tuple[Path, str]]:
     """Name → file and package. Raises DemoPackageMissing."""
-    try:
-        import matplotlib
-        import skimage
-        import sklearn
-    except ImportError:
-        raise DemoPackageMissing from None
-    skimage_data = Path(skimage.__file__).parent / "data"
-    sklearn_data = Path(sklearn.__file__).parent / "datasets" / "images"
+    skimage_data = _package("skimage") / "data"
+    sklearn_data = _package("sklearn") / "datasets" / "images"
+    matplotlib_data = _package("matplotlib") / "mpl-data" / "sample_data"
     found = {
         "astronaut": (skimage_data / "astronaut.png", "scikit-image"),
         "chelsea": (skimage_data / "chelsea.png", "scikit-image"),
         "coffee": (skimage_data / "coffee.png", "scikit-image"),
         "rocket": (skimage_data / "rocket.jpg", "scikit-image"),
         "page": (skimage_data / "page.png", "scikit-image"),
-        "grace_hopper": (Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg", "matplotlib"),
+        "grace_hopper": (matplotlib_data / "grace_hopper.jpg", "matplotlib"),
         "china": (sklearn_data / "china.jpg", "scikit-learn"),
         "flower": (sklearn_data / "flower.jpg", "scikit-learn"),
     }
@@ -53,6 +49,14 @@ def originals() -> dict[str, tuple[Path, str]]:
         if not file.is_file():
             raise DemoPackageMissing(f"The installed {package} does not carry {name}; install a version that does.")
     return found
+
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, which is not imported: that would take seconds."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise DemoPackageMissing
+    return Path(spec.origin).parent
 
 
 #: the two people: the part of the photo, as shares of its size, that a crop keeps
