@@ -42,6 +42,8 @@ class Recorder:
         network, calls = self._loader.network(name), self.calls[name]
 
         class Recording:
+            inputs = network.inputs
+
             def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
                 calls.append({key: np.array(value) for key, value in inputs.items()})
                 return network.run(inputs)
