@@ -93,16 +93,17 @@ def regroup(calls: Sequence[Inputs], batch: int) -> list[Inputs]:
     ]
 
 
-def seconds(network: Network, calls: Sequence[Inputs], lanes: int) -> float:
-    """Seconds that `lanes` threads take for all calls together, the better of two rounds."""
+def seconds(networks: Sequence[Network], calls: Sequence[Inputs]) -> float:
+    """Seconds that the networks, each in a thread of its own, take for all calls together, the better of two rounds."""
+    lanes = len(networks)
 
-    def work(mine: Sequence[Inputs]) -> None:
+    def work(network: Network, mine: Sequence[Inputs]) -> None:
         for call in mine:
             network.run(call)
 
     best = float("inf")
     for _ in range(2):
-        threads = [threading.Thread(target=work, args=(calls[lane::lanes],)) for lane in range(lanes)]
+        threads = [threading.Thread(target=work, args=(networks[n], calls[n::lanes])) for n in range(lanes)]
         started = time.perf_counter()
         for thread in threads:
             thread.start()
@@ -121,10 +122,11 @@ def measure(setup: app.Setup, paths: Sequence[Path], cores: int) -> dict[str, An
             continue
         best: dict[str, Any] = {}
         for threads, lanes in ((1, cores), (cores, 1)):
-            network = ProcessLoader(setup.store, setup.device, threads).network(name)
-            network.run(recorded[0])
+            loaded = [ProcessLoader(setup.store, setup.device, threads).network(name) for _ in range(lanes)]
+            for network in loaded:
+                network.run(recorded[0])
             for batch in BATCHES:
-                took = seconds(network, regroup(recorded, batch), lanes)
+                took = seconds(loaded, regroup(recorded, batch))
                 if not best or took < best["seconds"]:
                     best = {"seconds": took, "batch": batch, "threads": threads, "lanes": lanes}
         best["ms_per_image"] = best.pop("seconds") * 1000 / len(paths)

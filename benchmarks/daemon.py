@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.embedded import EmbeddedServer
+from daemon.logs import READY
 
 PLUGIN = Path(__file__).parent / "plugin"
 #: seconds that a daemon may take until it takes images
@@ -82,14 +83,14 @@ def daemon(folder: Path, settings: Mapping[str, Any]) -> Iterator[DaemonProcess]
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon.cli", "run", "--yes"],
+            [str(Path(sys.executable).with_name("enrichd")), "run", "--yes"],
             env=environment,
             stdout=output,
             stderr=output,
             cwd=folder,
         )
     try:
-        while b"ready" not in (text := log.read_bytes()):
+        while READY.encode() not in (text := log.read_bytes()):
             if process.poll() is not None or time.perf_counter() - started > START_TIMEOUT_S:
                 raise RuntimeError(f"The daemon did not start:\n{text.decode(errors='replace')[-2000:]}")
             time.sleep(0.02)
