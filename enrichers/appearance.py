@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from enrichers.image import Pixels
 
-#: longest side in pixels at which colour, blur and exposure are measured
+#: longest side in pixels at which blur and exposure are measured
 SIDE = 512
+
+#: longest side at which colour is measured: its averages need no detail
+COLOUR_SIDE = 128
 
 #: longest side at which flat areas are measured: finer than the noise of a photo, coarse enough for huge scans
 FINE_SIDE = 1024
@@ -45,10 +48,10 @@ def colourfulness_word(value: float) -> str:
 def colour_left(picture: Pixels) -> float:
     """How far colours are from those of a black-and-white or toned picture, in units of CIELAB: the root mean square of
     what is left of a* and b* once their quadratic dependence on the lightness is taken away; 0 where there is none."""
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64)
     light = lab[:, 0] / 100
     terms = np.stack([np.ones_like(light), light, light**2], axis=1)
-    solved, *_ = np.linalg.lstsq(terms, lab[:, 1:], rcond=None)
+    solved = np.linalg.pinv(terms.T @ terms) @ (terms.T @ lab[:, 1:])
     return float(np.sqrt(((lab[:, 1:] - terms @ solved) ** 2).sum(axis=1).mean()))
 
 
@@ -90,16 +93,17 @@ def _blur_of(grey: NDArray[np.float32]) -> float | None:
 
 def texture(picture: Pixels) -> Texture:
     light = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    stretch = 255 / max(float(np.percentile(light, 99)), 32)  # a dark photo is not flat
-    grey = np.minimum(light * stretch, 255).astype(np.int16)
-    right = np.abs(np.diff(grey, axis=1))[:-1]
-    below = np.abs(np.diff(grey, axis=0))[:, :-1]
-    hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
-    coarse = (picture // 16).reshape(-1, 3).astype(np.int32)
-    shares = np.bincount(coarse[:, 0] * 256 + coarse[:, 1] * 16 + coarse[:, 2], minlength=4096) / len(coarse)
+    below = np.cumsum(np.bincount(light.ravel(), minlength=256)) / light.size
+    stretch = 255 / max(int(np.searchsorted(below, 0.99)), 32)  # a dark photo is not flat
+    grey = cv2.convertScaleAbs(light, alpha=stretch)
+    corner = grey[:-1, :-1]
+    step = cv2.max(cv2.absdiff(grey[:-1, 1:], corner), cv2.absdiff(grey[1:, :-1], corner)) if corner.size else None
+    paper = cv2.inRange(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV), (0, 0, 201), (255, 39, 255))
+    counts = cv2.calcHist([picture], [0, 1, 2], None, [16, 16, 16], [0, 256] * 3).ravel()
+    shares = counts / counts.sum()
     return Texture(
-        flat=float(((right <= 1) & (below <= 1)).mean()) if right.size and below.size else 1.0,
-        pale=float(((hsv[:, :, 2] > 200) & (hsv[:, :, 1] < 40)).mean()),
+        flat=float((step <= 1).mean()) if step is not None else 1.0,
+        pale=float(np.count_nonzero(paper)) / light.size,
         main=float(np.sort(shares)[-8:].sum()),
         colours=int((shares > 1 / 2000).sum()),
     )
@@ -110,7 +114,7 @@ def exposure(picture: Pixels) -> tuple[float, float]:
     bright, and much of it is burnt out."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     middle, bright = (float(value) for value in np.percentile(grey, (50, 90)))
-    burnt = float((picture.min(axis=2) >= 250).mean())
+    burnt = float(cv2.inRange(picture, (250, 250, 250), (255, 255, 255)).mean()) / 255
     under = min(likely(0.16 - middle, 0.03), likely(0.42 - bright, 0.05))
     over = min(likely(middle - 0.78, 0.03), likely(burnt - 0.2, 0.04))
     return under, over

@@ -73,7 +73,7 @@ class Attributes(Enricher):
             "daylight": None,
             "people": _told(*counted(people, faces)),
             "shot": _told(*shot(people, faces, image)),
-            **appearances(small),
+            **appearances(small, image.fitted(appearance.COLOUR_SIDE)),
             "has_text": _told(*has_text(lines)),
             "orientation": _told(orientation(image.width, image.height), 1.0),
         }
@@ -191,10 +191,11 @@ def shot(people: Items, faces: Items, image: Image) -> tuple[str, float]:
     return ("crowd" if count >= CROWD else "group"), score
 
 
-def appearances(picture: Pixels) -> dict[str, Any]:
-    colourful = appearance.colourfulness(picture)
-    without = likely(1.6 - appearance.colour_left(picture), 0.3)
-    if appearance.mean_chroma(picture) > 30:  # one strong colour is no tone
+def appearances(picture: Pixels, coarse: Pixels) -> dict[str, Any]:
+    """`picture` is at most SIDE pixels a side, `coarse` the same at COLOUR_SIDE."""
+    colourful = appearance.colourfulness(coarse)
+    without = likely(1.6 - appearance.colour_left(coarse), 0.3)
+    if appearance.mean_chroma(coarse) > 30:  # one strong colour is no tone
         without = 0.0
     blurred = likely(appearance.blur(picture) - 0.42, 0.04)
     under, over = appearance.exposure(picture)
