@@ -30,6 +30,28 @@ MAX_CONTOURS = 1000
 #: shorter side in pixels of the map below which a contour is no text
 MIN_SIDE = 3
 
+#: shorter side in pixels of the first look, where the picture has as many
+LOOK_SHORT = 160
+#: longest side in pixels to which smaller pictures are enlarged for the first look
+LOOK_LEAST = 160
+#: probability in the first look above which there may be text: photos without text stay below it
+TRACE = 0.02
+#: height in pixels of a box in the first look from which on the text is read where it was found, and the mean
+#: probability that it must have: a label with small print is found as one large box, and with less
+LARGE, CLEAR = 24, 0.85
+#: surroundings of a trace that are looked at closely, as a share of the look's longest side
+MARGIN = 0.03
+#: share of a picture from which on all of it is looked at closely
+WHOLE = 0.6
+#: areas of one picture that are looked at closely
+MAX_AREAS = 4
+#: shorter side in pixels for the close look (RapidOCR's default), and how much a picture is enlarged for it at most
+CLOSE_SHORT, MAX_ENLARGED = 736, 3.0
+#: share of the smaller of two boxes that they have in common if they are the same text
+SAME = 0.5
+#: pixels of one call's input, over all its pictures
+MAX_PIXELS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class TextBoxes:
@@ -45,25 +67,163 @@ class TextBoxes:
 
 def input_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """Height and width of the network's input for a picture that is to be scaled by `scale`."""
-    return tuple(max(MULTIPLE, round(int(side * scale) / MULTIPLE) * MULTIPLE) for side in (height, width))  # type: ignore[return-value]
+    rows, columns = (max(MULTIPLE, round(int(side * scale) / MULTIPLE) * MULTIPLE) for side in (height, width))
+    return rows, columns
 
 
 class TextDetector:
+    """Looks at every picture at a low size first, and closely only where that look saw something like text."""
+
     def __init__(self, network: Network) -> None:
         """`network`: input `x` (n, 3, h, w) float32, BGR, −1…1; its first output (n, 1, h, w) probabilities."""
         self._network = network
 
-    def maps(self, pictures: Sequence[Pixels], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Probability of text at each pixel of the pictures scaled to `size` (h, w): (n, h, w)."""
-        batch = np.empty((len(pictures), 3, *size), np.float32)
-        for index, picture in enumerate(pictures):
-            shrinks = size[0] < picture.shape[0]
-            scaled = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            batch[index] = scaled[:, :, ::-1].transpose(2, 0, 1)
-        batch *= 2 / 255
-        batch -= 1
-        [output] = self._network.run({"x": batch}).values()
-        return np.asarray(output[:, 0], np.float32)
+    def find(self, pictures: Sequence[Pixels], look_side: int) -> list[TextBoxes]:
+        """The lines of text in each picture (h, w, 3, RGB).
+
+        `look_side` is the longest side in pixels of the first look. Text that is large enough there is taken from it;
+        the surroundings of all else that may be text are looked at again at `close_scale`.
+        """
+        sizes = [input_size(h, w, look_scale(h, w, look_side)) for h, w in map(_size, pictures)]
+        found: list[list[TextBoxes]] = []
+        areas: list[tuple[int, Area]] = []
+        for index, (picture, look) in enumerate(zip(pictures, self.maps(pictures, sizes), strict=True)):
+            large, rest = split(look, *_size(picture))
+            found.append([large])
+            areas += [(index, area) for area in rest]
+        parts = [pictures[index][area.rows, area.columns] for index, area in areas]
+        sizes = [
+            input_size(*_size(part), close_scale(*_size(pictures[index])))
+            for part, (index, _) in zip(parts, areas, strict=True)
+        ]
+        for part, (index, area), close in zip(parts, areas, self.maps(parts, sizes), strict=True):
+            inside = boxes(close, *_size(part))
+            origin = np.array([area.columns.start, area.rows.start], np.float32)
+            found[index].append(TextBoxes(inside.quads + origin, inside.scores))
+        return [merged(parts) for parts in found]
+
+    def maps(self, pictures: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[Map]:
+        """Probability of text at each pixel of each picture scaled to its size (h, w); pictures of one size share a
+        call."""
+        maps: list[Map] = [np.zeros((0, 0), np.float32)] * len(pictures)
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, size in enumerate(sizes):
+            by_size.setdefault(size, []).append(index)
+        for (height, width), indices in by_size.items():
+            share = max(1, MAX_PIXELS // (height * width))
+            for start in range(0, len(indices), share):
+                call = indices[start : start + share]
+                batch = np.stack([_input(pictures[index], height, width) for index in call])
+                [output] = self._network.run({"x": batch}).values()
+                for index, probabilities in zip(call, output[:, 0], strict=True):
+                    maps[index] = probabilities
+        return maps
+
+
+def _size(picture: Pixels) -> tuple[int, int]:
+    return picture.shape[0], picture.shape[1]
+
+
+def _input(picture: Pixels, height: int, width: int) -> NDArray[np.float32]:
+    shrinks = height * width < picture.shape[0] * picture.shape[1]
+    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(scaled[:, :, ::-1].transpose(2, 0, 1) * np.float32(2 / 255) - 1, np.float32)
+
+
+def look_scale(height: int, width: int, look_side: int) -> float:
+    """The scale of the first look: the longest side becomes `look_side`, the shorter one no less than `LOOK_SHORT`.
+    Pictures are not enlarged for it, but for those that are smaller than `LOOK_LEAST`."""
+    short, long = sorted((height, width))
+    return max(min(1.0, max(look_side / long, LOOK_SHORT / short)), LOOK_LEAST / long)
+
+
+def close_scale(height: int, width: int) -> float:
+    """The scale at which text is read: RapidOCR's, which enlarges pictures until their shorter side is `CLOSE_SHORT`;
+    no picture is enlarged more than `MAX_ENLARGED` times."""
+    return min(MAX_ENLARGED, max(1.0, CLOSE_SHORT / min(height, width)))
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of a picture."""
+
+    rows: slice
+    columns: slice
+
+
+def split(look: Map, height: int, width: int) -> tuple[TextBoxes, list[Area]]:
+    """What the first look at a picture of `height` × `width` says: the boxes of text that is large enough in it, and
+    the areas where there may be other text."""
+    rough = boxes(look, height, width)
+    scale = look.shape[0] / height
+    large = np.array([min(np.linalg.norm(q[0] - q[1]), np.linalg.norm(q[0] - q[3])) for q in rough.quads]) * scale
+    clear = (large >= LARGE) & (rough.scores >= CLEAR)
+    settled = TextBoxes(rough.quads[clear], rough.scores[clear]) if len(rough) else rough
+    rest = (look > TRACE).astype(np.uint8)
+    factor = np.array([look.shape[1] / width, look.shape[0] / height])
+    for quad in settled.quads:
+        cv2.fillPoly(rest, [np.round(quad * factor).astype(np.int32)], (0,))
+    if not rest.any():
+        return settled, []
+    margin = max(4, round(MARGIN * max(look.shape)))
+    grown = cv2.dilate(rest, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(grown)
+    rectangles = [(int(x), int(y), int(x + w), int(y + h)) for x, y, w, h, _ in stats[1:]]
+    rectangles = _joined(rectangles)
+    if sum((right - left) * (bottom - top) for left, top, right, bottom in rectangles) > WHOLE * look.size:
+        return settled, [Area(slice(0, height), slice(0, width))]
+    return settled, [
+        Area(
+            slice(int(top / factor[1]), min(height, int(np.ceil(bottom / factor[1])))),
+            slice(int(left / factor[0]), min(width, int(np.ceil(right / factor[0])))),
+        )
+        for left, top, right, bottom in rectangles
+    ]
+
+
+Rectangle = tuple[int, int, int, int]
+
+
+def _joined(rectangles: list[Rectangle]) -> list[Rectangle]:
+    """Rectangles (left, top, right, bottom) that share pixels as one, until none do; then the two whose union wastes
+    least as one, until there are no more than `MAX_AREAS`."""
+
+    def union(one: Rectangle, other: Rectangle) -> Rectangle:
+        return (min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3]))
+
+    def area(one: Rectangle) -> int:
+        return max(0, one[2] - one[0]) * max(0, one[3] - one[1])
+
+    def waste(one: Rectangle, other: Rectangle) -> int:
+        return area(union(one, other)) - area(one) - area(other)
+
+    rest = list(rectangles)
+    while len(rest) > 1:
+        pairs = ((waste(rest[i], rest[j]), i, j) for i in range(len(rest)) for j in range(i))
+        least, i, j = min(pairs)
+        if least > 0 and len(rest) <= MAX_AREAS:
+            break
+        both = union(rest[i], rest[j])
+        rest = [rectangle for index, rectangle in enumerate(rest) if index not in (i, j)] + [both]
+    return rest
+
+
+def merged(parts: Sequence[TextBoxes]) -> TextBoxes:
+    """Boxes of several looks as one; of those that cover each other, the one of the earlier look stays."""
+    quads = np.concatenate([part.quads for part in parts])
+    scores = np.concatenate([part.scores for part in parts])
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    spans = np.concatenate([quads.min(1), quads.max(1)], axis=1) if len(quads) else np.zeros((0, 4), np.float32)
+    kept = np.ones(len(quads), bool)
+    for index in range(len(quads)):
+        others = kept & (owner < owner[index])
+        corner = np.maximum(spans[others, :2], spans[index, :2]), np.minimum(spans[others, 2:], spans[index, 2:])
+        common = np.clip(corner[1] - corner[0], 0, None).prod(1)
+        sizes = np.minimum(
+            (spans[others, 2:] - spans[others, :2]).prod(1), (spans[index, 2:] - spans[index, :2]).prod()
+        )
+        kept[index] = not (common > SAME * sizes).any()
+    return TextBoxes(quads[kept], scores[kept])
 
 
 def boxes(probabilities: Map, height: int, width: int) -> TextBoxes:
@@ -110,13 +270,15 @@ def _mean_inside(probabilities: Map, quad: NDArray[Any]) -> float:
 
 
 def cut(picture: Pixels, quad: Quads) -> Pixels:
-    """A line of text cut out of a picture and laid straight; one that stands upright is turned anticlockwise."""
-    top_left, top_right, bottom_right, bottom_left = quad
-    width = int(max(np.linalg.norm(top_left - top_right), np.linalg.norm(bottom_right - bottom_left)))
-    height = int(max(np.linalg.norm(top_left - bottom_left), np.linalg.norm(top_right - bottom_right)))
+    """A line of text cut out of a picture and laid straight."""
+    width, height = (max(1, int(side)) for side in sides(quad))
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     matrix = cv2.getPerspectiveTransform(np.asarray(quad, np.float32), target)
-    line = cv2.warpPerspective(
-        picture, matrix, (max(width, 1), max(height, 1)), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC
-    )
-    return np.asarray(np.rot90(line) if height >= 1.5 * width else line, np.uint8)
+    line = cv2.warpPerspective(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC)
+    return np.asarray(line, np.uint8)
+
+
+def sides(quad: Quads) -> tuple[float, float]:
+    """Width and height of a line: the longer of its two upper and lower edges, and of its two others."""
+    edges = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)  # top, right, bottom, left
+    return float(max(edges[0], edges[2])), float(max(edges[1], edges[3]))

@@ -16,8 +16,6 @@ from enrichers.image import Pixels
 HEIGHT = 48
 #: width in pixels that the direction network looks at
 DIRECTION_WIDTH = 192
-#: score above which a line counts as upside down (RapidOCR's default)
-UPSIDE_DOWN = 0.9
 #: narrowest input in pixels, as the network was trained
 MIN_WIDTH = 320
 #: widest input in pixels; longer lines are squeezed into it

@@ -52,8 +52,9 @@ def text(
     sroie: the words of a page, split at spaces, as a bag: the share of the labelled ones that were read, and of the
     read ones that are labelled (case-insensitive, punctuation as given).
     """
-    options = Options(limit, seed, as_json, device, model, save_errors)
-    config = options.config("text", {"engine": engine} if engine else None)
+    options = Options(limit, seed, as_json, device, None, save_errors)
+    chosen = {"engine": engine, "recognition": model}
+    config = options.config("text", {key: value for key, value in chosen.items() if value})
     if format is Format.words:
         words = options.pick(read_words(labels))
         evaluated = list(frame.run_enrichers(["text"], [word.path for word in words], config))

@@ -11,6 +11,7 @@ from PIL import ImageDraw, ImageFont
 
 from enrichers.catalogue import Catalogue
 from enrichers.contract import Result
+from enrichers.errors import SettingInvalid
 from enrichers.image import Facts, Image, Pixels
 from enrichers.loading import ProcessLoader
 from enrichers.text import Text
@@ -91,3 +92,95 @@ def test_nothing_is_imported_before_load() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
+
+
+LINES = ["The quick brown fox jumps", "over the lazy dog and was", "never seen in the village"]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_reads_turned_pages(text: Text, rotation: int) -> None:
+    upright = page(LINES)
+    turned = np.ascontiguousarray(np.rot90(upright, -rotation // 90))  # clockwise
+    [answer] = answers(text, as_image(turned))
+    assert answer["text"] == "\n".join(LINES)
+    assert answer["rotation"] == rotation
+    assert answer["language"] == "en"
+    assert answer["paragraphs"] == 1
+    first = np.array(answer["lines"][0]["polygon"][0])  # where the first line begins
+    height, width = upright.shape[:2]
+    corner = {0: (25, 20), 90: (height - 20, 25), 180: (width - 25, height - 20), 270: (20, width - 25)}[rotation]
+    assert np.abs(first - corner).max() < 15
+
+
+def test_pictures_of_a_batch_do_not_mix(text: Text) -> None:
+    pictures = [page(["alpha beta"]), page(["nothing"])[:10], page(["gamma delta"], background="lightblue")]
+    found = [answer["text"] for answer in answers(text, *(as_image(picture) for picture in pictures))]
+    assert (found[0], found[2]) == ("alpha beta", "gamma delta")
+
+
+@pytest.mark.parametrize("word", ["ON", "GOD", "SECTOR", "6"])
+def test_reads_a_picture_of_one_word_upright(text: Text, word: str) -> None:
+    """Short words look alike both ways up; a picture of one is taken as upright."""
+    canvas = Pillow.new("RGB", (20 + 18 * len(word), 40), "white")
+    ImageDraw.Draw(canvas).text((8, 2), word, fill="black", font=ImageFont.load_default(28))
+    [answer] = answers(text, as_image(np.asarray(canvas)))
+    assert answer["text"] == word
+
+
+def test_small_text_in_a_large_picture(text: Text) -> None:
+    """Text that the first look cannot read is looked at closely."""
+    scene = np.full((900, 1600, 3), 120, np.uint8)
+    words = page(["small words here"], size=16, width=200)
+    scene[700 : 700 + words.shape[0], 1200:1400] = words
+    [answer] = answers(text, as_image(scene))
+    assert answer["text"] == "small words here"
+    x, y, _, _ = answer["lines"][0]["box"]
+    assert 1210 < x < 1240
+    assert 705 < y < 730
+
+
+@pytest.mark.parametrize("settings", [{"engine": "abbyy"}, {"look_side": 1}, {"max_side": 0}])
+def test_a_setting_that_cannot_be(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingInvalid):
+        Text({**Text.defaults, **settings})
+
+
+def test_another_engine_is_another_fingerprint() -> None:
+    tesseract = Text({**Text.defaults, "engine": "tesseract"})
+    assert tesseract.weights() == ()
+    assert tesseract.model == "tesseract"
+    assert tesseract.fingerprint({}) != Text(Text.defaults).fingerprint({})
+
+
+@pytest.fixture
+def tesseract() -> Text:
+    enricher = Text({**Text.defaults, "engine": "tesseract"})
+    try:
+        enricher.load(None)  # type: ignore[arg-type]
+    except SettingInvalid as error:
+        pytest.skip(str(error))
+    return enricher
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_tesseract_reads_turned_pages(tesseract: Text, rotation: int) -> None:
+    upright = page(LINES * 4)  # it needs some text to find the turn
+    [answer] = answers(tesseract, as_image(np.ascontiguousarray(np.rot90(upright, -rotation // 90))))
+    assert answer["rotation"] == rotation
+    assert answer["text"].replace("\n\n", "\n").splitlines() == LINES * 4
+    first = np.array(answer["lines"][0]["polygon"][0])
+    height, width = upright.shape[:2]
+    corner = {0: (30, 25), 90: (height - 25, 30), 180: (width - 30, height - 25), 270: (25, width - 30)}[rotation]
+    assert np.abs(first - corner).max() < 15
+
+
+def test_without_tesseract_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pytesseract")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SettingInvalid, match="apt install tesseract-ocr"):
+        Text({**Text.defaults, "engine": "tesseract"}).load(None)  # type: ignore[arg-type]
+
+
+def test_tesseract_without_a_language(tesseract: Text) -> None:
+    with pytest.raises(SettingInvalid, match="xyz"):
+        Text({**Text.defaults, "engine": "tesseract", "languages": ["xyz"]}).load(None)  # type: ignore[arg-type]
