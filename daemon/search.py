@@ -18,10 +18,10 @@ CENTRED_FROM = 20
 CANDIDATES = 50
 
 #: keypoints of the picture that is searched for, and the longest side at which they are found
-QUERY_KEYPOINTS, QUERY_SIDE = 600, 640
+QUERY_KEYPOINTS, QUERY_SIDE = 800, 480
 
 #: agreeing keypoints from which two pictures are the same, and from which no better one is looked for
-SAME, SURE = 10, 30
+SAME, SURE = 10, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def query(picture: Pixels, embedder: Embedder) -> Query:
         views.append(inside)
     mirrored = np.ascontiguousarray(picture[:, ::-1])
     return Query(
-        np.stack(embedder.embed_pictures(views)),
+        np.stack([embedding.vector for embedding in embedder.embed_pictures(views)]),
         tuple(Keypoints.find(view, QUERY_KEYPOINTS, QUERY_SIDE) for view in (picture, mirrored)),
     )
 
@@ -86,21 +86,28 @@ def inner_picture(picture: Pixels) -> Pixels | None:
 
 
 class Gallery:
-    """The vectors of a collection, searched exactly."""
+    """The vectors of a collection, of whole images and of parts of them, all compared, in half precision."""
 
-    def __init__(self, vectors: NDArray[np.float32], keypoints: Callable[[int], Keypoints | None]) -> None:
-        """`vectors`: (n, d); `keypoints` gives those of a row when they are needed."""
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        regions: NDArray[np.float32],
+        keypoints: Callable[[int], Keypoints | None],
+    ) -> None:
+        """`vectors`: (n, d), `regions`: (n, r, d), where r may be 0; `keypoints` gives those of a row when they are
+        needed."""
         import faiss
 
-        self._mean = vectors.mean(axis=0) if len(vectors) >= CENTRED_FROM else np.zeros(vectors.shape[1], np.float32)
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(self._centred(vectors))
+        count, parts, dimensions = regions.shape
+        self._mean = common(vectors)
+        self._rows = np.concatenate([np.arange(count), np.repeat(np.arange(count), parts)])
+        flat = regions.reshape(-1, dimensions)
+        self._index = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        self._index.add(centred(vectors, self._mean))
+        if parts:
+            self._index.add(centred(flat, common(flat)))
+        self._parts = 1 + parts
         self._keypoints = keypoints
-
-    def _centred(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        moved = vectors - self._mean
-        lengths = np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-        return np.ascontiguousarray(moved / lengths, dtype=np.float32)
 
     def search(self, wanted: Query, count: int) -> list[Match]:
         """The `count` best matches: first those that the keypoints prove, then the others by their vectors."""
@@ -116,8 +123,8 @@ class Gallery:
 
     def _nearest(self, vectors: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
         best: dict[int, float] = {}
-        scores, rows = self._index.search(self._centred(vectors), min(count, self._index.ntotal))
-        for score, row in zip(scores.flat, rows.flat, strict=True):
+        scores, found = self._index.search(centred(vectors, self._mean), min(count * self._parts, self._index.ntotal))
+        for score, row in zip(scores.flat, self._rows[found.reshape(-1)], strict=True):
             best[int(row)] = max(best.get(int(row), -1.0), float(score))
         ordered = sorted(best.items(), key=lambda pair: -pair[1])[:count]
         return [(index, min(max(score, 0.0), 1.0)) for index, score in ordered]
@@ -125,3 +132,14 @@ class Gallery:
     def _agreeing(self, wanted: Sequence[Keypoints], index: int) -> int:
         stored = self._keypoints(index)
         return max(agreeing(view, stored) for view in wanted) if stored is not None else 0
+
+
+def common(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What vectors have in common: their mean, (d,), and zeros where they are too few to tell."""
+    return vectors.mean(axis=0) if len(vectors) >= CENTRED_FROM else np.zeros(vectors.shape[1], np.float32)
+
+
+def centred(vectors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors less `mean`, at length 1."""
+    moved = vectors - mean
+    return np.ascontiguousarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), np.float32)

@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from enrichers.image import Pixels
 
-#: longest side in pixels at which keypoints of a stored picture are found
+#: longest side in pixels to which a stored picture is brought, larger or smaller, before its keypoints are found
 SIDE = 400
 
-#: shortest side in pixels of a picture that has any: ORB leaves out 31 pixels at each edge
+#: pixels at each edge without keypoints: half of what ORB leaves out by itself, so that small crops have some
+EDGE = 16
+
+#: shortest side in pixels, at `SIDE`, of a picture that has any
 SHORTEST = 64
 
 #: a pair counts where the best descriptor differs in fewer bits than this, of 256 …
@@ -34,16 +37,17 @@ class Keypoints:
 
     @classmethod
     def find(cls, pixels: Pixels, count: int, side: int = SIDE) -> "Keypoints":
-        """The `count` strongest, or fewer. `pixels`: (h, w, 3) uint8 RGB, shrunk to `side` first."""
+        """The `count` strongest, or fewer. `pixels`: (h, w, 3) uint8 RGB, brought to `side` first."""
         height, width = pixels.shape[:2]
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         scale = side / max(height, width)
-        if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         if min(grey.shape) < SHORTEST:
             return cls.none()
-        found, descriptors = cv2.ORB.create(nfeatures=count, fastThreshold=7).detectAndCompute(grey, None)
+        found, descriptors = cv2.ORB.create(nfeatures=count, fastThreshold=7, edgeThreshold=EDGE).detectAndCompute(
+            grey, None
+        )
         if not found:
             return cls.none()
         points = np.array([point.pt for point in found]) / max(grey.shape)

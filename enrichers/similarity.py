@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from enrichers.contract import Enricher, Failure, Form, Loader, Result, Weights
 from enrichers.efficientnet import MODEL, SIDE
-from enrichers.embedders import Embedder, FeatureMapEmbedder
+from enrichers.embedders import Embedder, FeatureMapEmbedder, pack_regions
 from enrichers.hashes import dhash
 from enrichers.image import Image
 from enrichers.keypoints import Keypoints
@@ -19,7 +19,7 @@ class Similarity(Enricher):
     version = 1
     libraries: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     shares = MODEL
-    defaults: ClassVar[Mapping[str, Any]] = {"model": MODEL, "keypoints": 200}
+    defaults: ClassVar[Mapping[str, Any]] = {"model": MODEL, "keypoints": 256}
 
     @property
     def form(self) -> Form:
@@ -32,14 +32,15 @@ class Similarity(Enricher):
         self.embedder: Embedder = FeatureMapEmbedder(loader)
 
     def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
-        vectors = self.embedder.embed(images)
+        embeddings = self.embedder.embed(images)
         answers = []
-        for image, vector in zip(images, vectors, strict=True):
+        for image, embedding in zip(images, embeddings, strict=True):
             points, descriptors = Keypoints.find(image.pixels, self.settings["keypoints"]).pack()
             answers.append(
                 Result(
                     {
-                        "vector": vector,
+                        "vector": embedding.vector,
+                        "regions": pack_regions(embedding.regions),
                         "phash": phash(image.pixels),
                         "dhash": dhash(image.pixels),
                         "keypoints": {"count": len(descriptors) // 32, "points": points, "descriptors": descriptors},

@@ -28,6 +28,7 @@ from daemon.evaluate.frame import (
 )
 from daemon.search import Gallery, query
 from enrichers.contract import Result
+from enrichers.embedders import unpack_regions
 from enrichers.errors import EnrichdError
 from enrichers.image import Image, Pixels
 from enrichers.keypoints import Keypoints
@@ -78,7 +79,9 @@ def evaluate(paths: Sequence[Path], options: Options) -> dict[str, Any]:
         raise LabelsInvalid("A search needs at least two images that can be read.")
     kept = [path for path, _ in known]
     answers = [answer for _, answer in known]
-    gallery = Gallery(np.stack([answer["vector"] for answer in answers]), lambda row: keypoints_of(answers[row]))
+    vectors = np.stack([answer["vector"] for answer in answers])
+    regions = np.stack([unpack_regions(answer["regions"], vectors.shape[1]) for answer in answers])
+    gallery = Gallery(vectors, regions, lambda row: keypoints_of(answers[row]))
     chosen = options.pick(range(len(kept)))
     looked: list[Looked] = []
     started = time.perf_counter()

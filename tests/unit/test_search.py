@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from daemon.evaluate.edits import EDITS
 from daemon.search import Gallery, Query, inner_picture, query
-from enrichers.contract import Vector
+from enrichers.embedders import Embedding, unit
 from enrichers.image import Image, Pixels
 from enrichers.keypoints import Keypoints
 from tests.unit.scene_images import textured
@@ -17,20 +17,21 @@ from tests.unit.scene_images import textured
 class ByColour:
     """Embeds a picture by its mean colour."""
 
-    def embed(self, images: Sequence[Image]) -> list[Vector]:
+    def embed(self, images: Sequence[Image]) -> list[Embedding]:
         return self.embed_pictures([image.pixels for image in images])
 
-    def embed_pictures(self, pictures: Sequence[Pixels]) -> list[Vector]:
-        return [np.asarray(p.mean(axis=(0, 1)) / np.linalg.norm(p.mean(axis=(0, 1))), np.float32) for p in pictures]
+    def embed_pictures(self, pictures: Sequence[Pixels]) -> list[Embedding]:
+        return [Embedding(unit(p.mean(axis=(0, 1))), np.zeros((0, 3), np.float32)) for p in pictures]
 
 
 def gallery(pictures: Sequence[Pixels]) -> Gallery:
-    vectors = np.stack(ByColour().embed_pictures(pictures))
-    return Gallery(vectors, lambda row: Keypoints.find(pictures[row], 200))
+    vectors = np.stack([embedding.vector for embedding in ByColour().embed_pictures(pictures)])
+    return Gallery(vectors, np.zeros((len(pictures), 0, 3), np.float32), lambda row: Keypoints.find(pictures[row], 200))
 
 
-def without_keypoints(vectors: NDArray[np.float32]) -> Gallery:
-    return Gallery(vectors, lambda row: None)
+def without_keypoints(vectors: NDArray[np.float32], *regions: NDArray[np.float32]) -> Gallery:
+    parts = np.stack(regions, axis=1) if regions else np.zeros((len(vectors), 0, vectors.shape[1]), np.float32)
+    return Gallery(vectors, parts, lambda row: None)
 
 
 def looking(*vectors: Sequence[float]) -> Query:
@@ -57,6 +58,15 @@ def test_without_proof_the_nearest_vector_comes_first() -> None:
 def test_the_best_of_several_views_counts() -> None:
     matches = without_keypoints(np.eye(3, dtype=np.float32)).search(looking([1, 0.2, 0], [0, 0, 1]), 1)
     assert matches[0].index == 2
+
+
+def test_a_part_of_an_image_is_found_as_well_as_the_whole() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    matches = without_keypoints(vectors, vectors[[1, 2, 3, 0]], vectors[[0, 0, 0, 0]]).search(
+        looking([0, 0, 0.1, 1]), 4
+    )
+    assert {match.index for match in matches[:2]} == {3, 2}  # the whole of 3, a part of 2
+    assert sorted(match.index for match in matches) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("images", [1, 2, 19, 20, 60])  # from 20 on, the mean is taken off

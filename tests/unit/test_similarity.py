@@ -8,6 +8,7 @@ import pytest
 
 from daemon.evaluate.edits import EDITS
 from enrichers.contract import Result
+from enrichers.embedders import pack_regions, unpack_regions
 from enrichers.hashes import dhash, distance
 from enrichers.image import Pixels
 from enrichers.keypoints import Keypoints, agreeing
@@ -32,6 +33,7 @@ def test_answer_has_a_unit_vector_hashes_and_packed_keypoints() -> None:
     found = answer(textured(0), keypoints=50)
     assert found["vector"].shape == (1280,) and found["vector"].dtype == np.float32
     assert np.linalg.norm(found["vector"]) == pytest.approx(1, abs=1e-5)
+    assert len(found["regions"]) == 4 * 1280
     assert len(found["phash"]) == len(found["dhash"]) == 16
     stored = found["keypoints"]
     assert 0 < stored["count"] <= 50
@@ -60,10 +62,10 @@ def test_distance_counts_bits() -> None:
     assert distance("0000000000000000", "8000000000000001") == 2
 
 
-@pytest.mark.parametrize("edit", ["turn_5", "turn_90", "turn_180", "crop_50", "grey", "banner", "screenshot"])
+@pytest.mark.parametrize("edit", ["turn_5", "turn_90", "turn_180", "crop_50", "grey", "screenshot"])
 def test_keypoints_find_the_picture_in_its_edits_and_in_no_other(edit: str) -> None:
     picture = textured(3, 480, 640)
-    query = Keypoints.find(edited(edit, picture), 600, 640)
+    query = Keypoints.find(edited(edit, picture), 800, 480)
     assert agreeing(query, Keypoints.find(picture, 200)) >= 15
     assert agreeing(query, Keypoints.find(textured(4, 480, 640), 200)) < 10
 
@@ -72,6 +74,17 @@ def test_keypoints_survive_packing() -> None:
     found = Keypoints.find(textured(5), 30)
     again = Keypoints.unpack(*found.pack())
     assert np.array_equal(again.points, found.points) and np.array_equal(again.descriptors, found.descriptors)
+
+
+def test_regions_survive_packing() -> None:
+    regions = np.random.default_rng(0).random((4, 64), dtype=np.float32)
+    regions /= np.linalg.norm(regions, axis=1, keepdims=True)
+    again = unpack_regions(pack_regions(regions), 64)
+    assert again.shape == (4, 64) and (again * regions).sum(axis=1).min() > 0.999
+
+
+def test_no_regions_pack_to_nothing() -> None:
+    assert pack_regions(np.zeros((0, 64), np.float32)) == b"" and unpack_regions(b"", 64).shape == (0, 64)
 
 
 def test_no_keypoints_agree_with_nothing() -> None:
