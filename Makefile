@@ -10,6 +10,7 @@ READY_DEV  := $(VENV)/.dev-$(HASH)
 NODE_HASH  := $(shell cksum < tests/mongosh/package-lock.json | tr ' ' '-')
 MONGOSH    := tests/mongosh/node_modules/.ready-$(NODE_HASH)
 PYTEST_ARGS ?=
+EVALUATE_ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -39,10 +40,15 @@ bench: $(READY_DEV) ## run the benchmarks; each prints JSON and a table
 	@$(BIN)/enrichd models pull
 	@for benchmark in benchmarks/[a-z]*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
-evaluate: $(READY_DEV) ## measure the enrichers on the labelled images in ENRICHD_EVAL_DATA
+evaluate: $(READY_DEV) ## measure the enrichers on the images in ENRICHD_EVAL_DATA; EVALUATE_ARGS="--limit 20" takes few
 	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi
 	@$(BIN)/enrichd models pull
-	$(BIN)/enrichd evaluate all "$$ENRICHD_EVAL_DATA"
+	$(BIN)/enrichd evaluate objects "$$ENRICHD_EVAL_DATA/coco/images" --labels "$$ENRICHD_EVAL_DATA/coco/instances.json" $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate text "$$ENRICHD_EVAL_DATA/iiit5k/gt.tsv" --format words $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate text "$$ENRICHD_EVAL_DATA/sroie" --format sroie $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate faces "$$ENRICHD_EVAL_DATA/lfw/people" --pairs "$$ENRICHD_EVAL_DATA/lfw/pairs.txt" $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate identities "$$ENRICHD_EVAL_DATA/lfw/people" $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate search "$$ENRICHD_EVAL_DATA/coco/images" $(EVALUATE_ARGS)
 
 soak: $(READY_DEV) ## provoke random faults for SOAK_SECONDS (default 300)
 	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
