@@ -27,11 +27,18 @@ def _dlib(entry: Entry, loader: Loader) -> Detector:
     return DlibDetector(weights, loader.path(entry.parts["landmarks"]))
 
 
+def _mtcnn(entry: Entry, loader: Loader) -> Detector:
+    from enrichers.mtcnn import MTCNN
+
+    return MTCNN(*(loader.network(entry.parts[part]) for part in ("proposals", "refinement", "output")))
+
+
 #: `form` of a catalogue entry → what opens it
 FORMS: Mapping[str, Callable[[Entry, Loader], Detector]] = {
     "centerface": _centerface,
     "yunet": _yunet,
     "dlib_detector": _dlib,
+    "mtcnn": _mtcnn,
 }
 
 

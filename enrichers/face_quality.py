@@ -15,6 +15,19 @@ from enrichers.image import Pixels
 HEAD = np.array([[-31.5, -33.3, 30.0], [31.5, -33.3, 30.0], [0.0, 0.0, 0.0], [-25.8, 29.7, 30.0], [25.8, 29.7, 30.0]])
 
 
+#: Where each part of the quality is worth nothing, and from where on it is worth all. Size and sharpness: photos of
+#: Labeled Faces in the Wild made smaller or blurred, compared with others of the same person and with 156 strangers:
+#: from 28 pixels or a sharpness of 0.1 on 99 % are nearest to their own person, of 12 pixels or 0.052 a third or less.
+#: Pose: up to 45° nothing is lost there; beyond, too few faces to tell, so it falls to nothing in profile.
+WORTH = {
+    "size": (8.0, 28.0),
+    "sharpness": (0.045, 0.1),
+    "yaw": (90.0, 45.0),
+    "pitch": (90.0, 45.0),
+    "score": (0.3, 0.8),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Pose:
     """Where a head looks, in degrees: `yaw` positive to the right of the picture, `pitch` positive up, `roll` positive
@@ -51,7 +64,7 @@ def head_pose(landmarks: NDArray[np.floating]) -> Pose:
 
 def sharpness(chip: Pixels) -> float:
     """How much fine detail an aligned chip (s, s, 3) holds: the standard deviation of the Laplacian over that of the
-    brightness, so that contrast and exposure do not count. 0 for an even surface; about 0.05 blurred, 0.3 sharp."""
+    brightness, so that contrast and exposure do not count. 0 for an even surface; about 0.06 blurred, 0.24 sharp."""
     grey = cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY).astype(np.float32)
     contrast = float(grey.std())
     if contrast < 1.0:
@@ -60,12 +73,7 @@ def sharpness(chip: Pixels) -> float:
 
 
 def value(size: float, sharp: float, pose: Pose, score: float) -> float:
-    """One number in [0, 1] for how far a face can be trusted to be recognised: the product of what its size,
-    sharpness, pose and score leave of it."""
-    return float(
-        np.clip(size / 60.0, 0, 1) ** 0.5
-        * np.clip(sharp / 0.15, 0, 1) ** 0.5
-        * np.clip(np.cos(np.radians(min(abs(pose.yaw), 90.0))), 0, 1) ** 0.5
-        * np.clip(np.cos(np.radians(min(abs(pose.pitch), 90.0))), 0, 1) ** 0.5
-        * np.clip(score, 0, 1)
-    )
+    """One number in [0, 1] for how far a face can be trusted to be recognised: the least of what its size (pixels),
+    sharpness, pose and score are worth, each from nothing to all (`WORTH`)."""
+    parts = {"size": size, "sharpness": sharp, "yaw": abs(pose.yaw), "pitch": abs(pose.pitch), "score": score}
+    return float(min(np.clip((parts[name] - none) / (full - none), 0, 1) for name, (none, full) in WORTH.items()))

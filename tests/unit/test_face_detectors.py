@@ -99,10 +99,10 @@ def test_a_model_that_is_no_detector_is_refused_with_those_that_are() -> None:
         open_detector("dlib_hogg", catalogue, None)  # type: ignore[arg-type]
 
 
-def found_on_the_astronaut(detector: Detector) -> None:
+def found_on_the_astronaut(detector: Detector, min_score: float = 0.6) -> None:
     astronaut = np.ascontiguousarray(data.astronaut()[..., :3])
     nobody = np.ascontiguousarray(data.chelsea())
-    one, none = detector.detect([astronaut, nobody], 640, 0.6)
+    one, none = detector.detect([astronaut, nobody], 640, min_score)
     assert (len(one), len(none)) == (1, 0)
     x, y, w, h = one.boxes[0]
     assert 150 < x < x + w < 300

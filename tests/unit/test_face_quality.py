@@ -65,8 +65,8 @@ def test_value_rises_with_each_of_its_parts_and_stays_between_0_and_1() -> None:
     assert good == pytest.approx(1)
     worse = [
         value(20, 0.5, Pose(0, 0, 0), 1.0),
-        value(200, 0.03, Pose(0, 0, 0), 1.0),
-        value(200, 0.5, Pose(60, 0, 0), 1.0),
+        value(200, 0.06, Pose(0, 0, 0), 1.0),
+        value(200, 0.5, Pose(-60, 0, 0), 1.0),
         value(200, 0.5, Pose(0, -50, 0), 1.0),
         value(200, 0.5, Pose(0, 0, 0), 0.5),
     ]
