@@ -15,6 +15,9 @@ CLOSE_SIDE = 160
 #: score: CenterFace finds 95 % of faces of 11 pixels, nearly all of 15 and hardly any of 7
 SMALL_FACE, SMALL_SCORE = 20, 0.2
 
+#: no coordinate of a face is larger than the picture's longer side times this; what a network makes of noise can be
+LARGEST = 4
+
 #: boxes found at two sizes are one face if they overlap by this (intersection over union)
 SAME_FACE = 0.3
 
@@ -56,8 +59,10 @@ class FaceFinder:
         return [Detections.joined(some).suppressed(SAME_FACE) for some in parts]
 
     def _worth(self, image: Image, picture: Pixels, faces: Detections) -> Detections:
-        """The faces whose middle is in the picture and that are large enough, the largest first."""
+        """The faces whose middle is in the picture and that are of a possible size, the largest first."""
         height, width = picture.shape[:2]
+        numbers = np.concatenate([faces.boxes, faces.landmarks.reshape(-1, 10)], axis=1)
+        faces = faces.chosen((np.abs(numbers) < LARGEST * max(height, width)).all(axis=1))
         middles = faces.boxes[:, :2] + faces.boxes[:, 2:] / 2
         inside = ((middles >= 0) & (middles < [width, height])).all(axis=1)
         sizes = faces.boxes[:, 2:].min(axis=1) * (image.width / width)

@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.evaluate.faces import Pair, cosine, figures, most_central, read_pairs, verify
-from daemon.evaluate.frame import LabelsInvalid
+from daemon.evaluate.faces import Pair, cosine, evaluate, figures, most_central, read_pairs, verify
+from daemon.evaluate.frame import LabelsInvalid, Options
 from enrichers.contract import Face
+from enrichers.faces import Faces
+from enrichers.weights import ModelStore
+from tests.conftest import pulled
 
 
 @pytest.fixture
@@ -111,3 +114,12 @@ def test_cosine() -> None:
     a, b = np.array([2, 0], np.float32), np.array([1, 1], np.float32)
     assert cosine(a, b) == pytest.approx(np.sqrt(0.5))
     assert np.isnan(cosine(a, None))
+
+
+def test_labeled_faces_in_the_wild(eval_data: Path, model_store: ModelStore) -> None:
+    """A sample of the real task; the whole of it: `enrichd evaluate faces`."""
+    pulled(model_store, *(weights.name for weights in Faces(dict(Faces.defaults)).weights()))
+    folder = eval_data / "lfw"
+    found = evaluate(folder / "people", folder / "pairs.txt", Options(limit=30, seed=1, device="cpu"))
+    assert (found["pairs"], found["undetected"]) == (30, 0)
+    assert found["accuracy"] >= 0.9

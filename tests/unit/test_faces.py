@@ -206,6 +206,23 @@ def test_a_crowd_gets_a_finer_look_and_a_portrait_does_not() -> None:
     assert 1280 not in detector.widths
 
 
+class Infinite(SquareDetector):
+    """Gives every square a size that overflows."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        out = super().run(inputs)
+        out["scale"][out["scale"] != 0] = 100
+        return out
+
+
+def test_faces_of_no_possible_size_are_dropped() -> None:
+    loader = PaintedLoader()
+    loader.networks["centerface"] = Infinite()
+    with np.errstate(over="ignore", invalid="ignore"):
+        (result,) = results(loaded(loader), image(painted((60, 60))))
+    assert result.answer["count"] == 0
+
+
 def test_a_wrong_setting_names_the_valid_ones() -> None:
     with pytest.raises(SettingInvalid, match="plain"):
         Faces({**Faces.defaults, "views": "many"})
@@ -248,6 +265,20 @@ def test_real_networks_find_the_astronaut_and_not_the_cat(real: Faces) -> None:
         low, high = attributes["age_range"]
         assert low <= attributes["age"] <= high
     assert abs(face.quality["pose"]["yaw"] + mirrored.quality["pose"]["yaw"]) < 5
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((1, 1, 3), np.uint8),
+        np.full((1, 3000, 3), 255, np.uint8),  # a line
+        np.full((3000, 2, 3), 128, np.uint8),
+        np.random.default_rng(0).integers(0, 256, (333, 777, 3)).astype(np.uint8),  # noise
+    ],
+)
+def test_real_networks_find_nothing_in_nothing(real: Faces, pixels: Pixels) -> None:
+    (found,) = results(real, image(pixels))
+    assert found.answer["count"] == 0
 
 
 def test_real_networks_read_the_same_face_at_every_size(real: Faces) -> None:
