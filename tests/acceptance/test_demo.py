@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.conftest import REPOSITORY, Demo, enrichd
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 
 def _images(demo: Demo) -> dict[str, dict[str, object]]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.conftest import REPOSITORY, Demo, Mongosh, enrichd
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 README = REPOSITORY / "README.md"
 COOKBOOK = REPOSITORY / "docs" / "cookbook.md"
@@ -94,7 +94,11 @@ def test_the_readmes_app_inserts_and_gets_its_answer(demo: Demo, demo_uri: str, 
 
 
 def test_the_readmes_commands_exist() -> None:
-    commands = set(re.findall(r"(?:^|`)enrichd ([a-z]+)", README.read_text(), re.MULTILINE))
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL))
+    commands = {
+        *re.findall(r"^enrichd ([a-z]+)", shell, re.MULTILINE),
+        *re.findall(r"`enrichd ([a-z]+)", README.read_text()),
+    }
     assert commands
     for command in sorted(commands):
         assert enrichd(command, "--help", cwd=REPOSITORY).code == 0, command

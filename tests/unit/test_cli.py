@@ -1,12 +1,21 @@
 """The command line as a whole: it answers at once, is documented, and tells errors in one line."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from daemon.cli import GROUPS, app
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "commands.md"
 
 #: modules too heavy to be imported before a command needs them
 HEAVY = {"numpy", "pymongo", "pydantic", "rich", "tensorflow", "onnxruntime", "cv2", "faiss", "sklearn", "PIL"}
@@ -68,3 +77,19 @@ def test_a_wrong_command_suggests_the_right_one() -> None:
     result = enrichd("versoin")
     assert result.returncode == 2
     assert "'version'" in result.stderr
+
+
+def _commands(command: Any, above: str = "enrichd") -> Iterator[str]:
+    for name, part in command.commands.items():
+        if above == "enrichd" and name in GROUPS:
+            part = typer.main.get_command(import_module(f"daemon.cli.{name}").app)
+        if hasattr(part, "commands"):
+            yield from _commands(part, f"{above} {name}")
+        else:
+            assert part.help, f"{above} {name} has no help"
+            yield f"{above} {name}"
+
+
+def test_every_command_is_documented() -> None:
+    documented = re.findall(r"^\| `(enrichd [a-z -]+)` \|", DOCUMENTATION.read_text(), re.MULTILINE)
+    assert set(documented) == set(_commands(typer.main.get_command(app)))
