@@ -16,6 +16,8 @@ TASKS = (
     "safety",
     "search",
     "properties",
+    "files",
+    "quality",
 )
 
 app = typer.Typer(
