@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from enrichers.clip import ClipEmbedder
 from enrichers.contract import Enricher, Failure, Form, Loader, Result, Weights
 from enrichers.efficientnet import MODEL, SIDE
 from enrichers.embedders import Embedder, FeatureMapEmbedder, pack_regions
@@ -13,7 +14,8 @@ from enrichers.properties import phash
 
 
 class Similarity(Enricher):
-    """EfficientNet-lite3's pooled feature map, pHash, dHash and ORB keypoints."""
+    """EfficientNet-lite3's pooled feature map, or the vector of the setting `model`, a CLIP; pHash, dHash and ORB
+    keypoints."""
 
     name = "similarity"
     version = 1
@@ -29,7 +31,11 @@ class Similarity(Enricher):
         return self.catalogue.weights(self.settings["model"])
 
     def load(self, loader: Loader) -> None:
-        self.embedder: Embedder = FeatureMapEmbedder(loader)
+        entry = self.catalogue.entry(self.settings["model"])
+        if entry.name == MODEL:
+            self.embedder: Embedder = FeatureMapEmbedder(loader)
+        else:
+            self.embedder = ClipEmbedder(entry, loader)
 
     def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
         embeddings = self.embedder.embed(images)

@@ -130,7 +130,7 @@ def test_real_network_says_the_same_alone_and_in_a_batch(real: Tags) -> None:
     from skimage import data
 
     def looked(*images: Image) -> np.ndarray:
-        return np.stack([seen.logits for seen in real._network.look(images)])
+        return np.stack(real._classifier.classify(images))
 
     together = looked(image(data.coffee()), image(data.chelsea()), image(data.rocket()))
     assert np.array_equal(looked(image(data.chelsea()))[0], together[1])
