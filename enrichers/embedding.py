@@ -14,8 +14,8 @@ from enrichers.detection import Detections
 from enrichers.errors import SettingInvalid
 from enrichers.image import Pixels
 
-#: options of a catalogue entry that are the runtime's; `inputs` must name the graph's input as `chips`, `outputs` its
-#: output as `embeddings`
+#: options of a catalogue entry that are the runtime's; where a graph has several inputs or outputs, `inputs` must name
+#: the one as `chips`, `outputs` the other as `embeddings`
 RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate", "signature"})
 
 #: chips in one call of the network: beyond it a CPU gains nothing and activations grow
@@ -128,11 +128,15 @@ class Embedder:
         """The vector of each face whose views `chips` gave, in their order: the mean over a face's views of what the
         model gives, not normalised."""
         parts = [
-            self._network.run({"chips": self._preparation.tensor(chips[i : i + CHIPS_A_CALL])})
-            for i in range(0, len(chips), CHIPS_A_CALL)
+            self._run(self._preparation.tensor(chips[i : i + CHIPS_A_CALL])) for i in range(0, len(chips), CHIPS_A_CALL)
         ]
         if not parts:
             return []
-        vectors = np.concatenate([part["embeddings"] for part in parts]).reshape(len(chips), -1)
+        vectors = np.concatenate(parts).reshape(len(chips), -1)
         means = vectors.reshape(-1, len(self._views), vectors.shape[1]).mean(axis=1)
         return [np.ascontiguousarray(vector, dtype=np.float32) for vector in means]
+
+    def _run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        inputs = self._network.inputs
+        outputs = self._network.run({"chips" if "chips" in inputs else inputs[0]: tensor})
+        return outputs["embeddings"] if "embeddings" in outputs else next(iter(outputs.values()))

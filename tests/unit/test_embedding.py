@@ -65,6 +65,8 @@ def test_options_of_a_catalogue_entry() -> None:
 class Sums:
     """A network whose vectors are the sums of a chip's left and right half."""
 
+    inputs = ("chips",)
+
     def __init__(self) -> None:
         self.batches: list[int] = []
 

@@ -10,6 +10,7 @@ from skimage import data
 
 from enrichers.catalogue import Catalogue
 from enrichers.contract import Result, Vector
+from enrichers.embedding import Preparation
 from enrichers.faces import Faces
 from enrichers.image import Facts, Image, Pixels
 from enrichers.loading import ProcessLoader
@@ -129,6 +130,20 @@ def test_facenet_as_a_frozen_tensorflow_graph(tmp_path: Path, cache: Path) -> No
     plain, mirrored = (vectors(entry, cache, astronaut(), views=views)[0] for views in ("plain", "mirror"))
     assert plain.shape == (160,)
     assert mirrored == pytest.approx((plain + plain[::-1]) / 2, abs=1e-4)
+
+
+def test_the_catalogues_embedding_models_are_described() -> None:
+    entries = [entry for entry in Catalogue.load() if entry.task == "embedding"]
+    assert {"dlib", "facenet", "facenet512", "arcface", "sface"} <= {entry.name for entry in entries}
+    for entry in entries:
+        assert Preparation.parse(entry.name, entry.options).size > 0
+
+
+def test_a_graph_with_one_input_and_output_needs_no_names(tmp_path: Path, cache: Path) -> None:
+    tiny_onnx(tmp_path / "tiny.onnx", "nhwc", 160)
+    entry = {"runtime": "onnx", "path": str(tmp_path / "tiny.onnx"), "options": FACENET}
+    (vector,) = vectors(entry, cache, astronaut())
+    assert vector.shape == (6,)
 
 
 def test_another_embedding_has_its_own_name_and_fingerprint(tmp_path: Path) -> None:

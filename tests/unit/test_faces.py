@@ -58,6 +58,7 @@ class SquareDetector:
 class MeanColour:
     """An embedding that is the chip's mean colour."""
 
+    inputs = ("chips",)
     calls = 0
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
