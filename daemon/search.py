@@ -111,7 +111,7 @@ class Gallery:
 
     def search(self, wanted: Query, count: int) -> list[Match]:
         """The `count` best matches: first those that the keypoints prove, then the others by their vectors."""
-        candidates = self._nearest(wanted.vectors, max(count, CANDIDATES))
+        candidates = self.nearest(wanted.vectors, max(count, CANDIDATES))
         matches: list[Match] = []
         found = False
         for index, score in candidates:
@@ -121,7 +121,8 @@ class Gallery:
         matches.sort(key=lambda match: (-match.agreeing if match.same else 0, -match.score))
         return matches[:count]
 
-    def _nearest(self, vectors: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
+    def nearest(self, vectors: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
+        """Rows and scores of the `count` images with a vector nearest to one of `vectors`, best first."""
         best: dict[int, float] = {}
         scores, found = self._index.search(centred(vectors, self._mean), min(count * self._parts, self._index.ntotal))
         for score, row in zip(scores.flat, self._rows[found.reshape(-1)], strict=True):

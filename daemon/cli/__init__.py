@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from daemon.cli import calibrate, documents, service, settings
+from daemon.cli import calibrate, documents, search, service, settings
 from enrichers.errors import EnrichdError
 
 #: groups of commands with a module of their own, `daemon.cli.<name>`, and their line in the help
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (service, documents, settings, calibrate):
+for part in (service, documents, search, settings, calibrate):
     part.register(app)
 for name, line in GROUPS.items():
     if find_spec(f"daemon.cli.{name}"):
