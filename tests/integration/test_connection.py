@@ -19,6 +19,7 @@ from daemon.connection import (
     open_client,
 )
 from daemon.embedded import EmbeddedFailed, EmbeddedServer, free_port, running
+from daemon.store.probe import try_privileges
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +36,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
     server.start()
     with MongoClient(server.uri) as client:
         client.admin.command("createUser", "ada", pwd="pw", roles=[{"role": "readWrite", "db": "enrichd"}])
+        client.admin.command("createUser", "bob", pwd="pw", roles=[{"role": "read", "db": "enrichd"}])
     server.stop()
     server = EmbeddedServer(data, options=("--auth",))
     server.start()
@@ -60,6 +62,21 @@ async def test_refused_credentials_are_told_without_the_password(
             pass
     assert "wrong" not in str(caught.value)
     assert str(guarded.port) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "refused"),
+    [("ada", set()), ("bob", {"write the images", "write enrichd's own collections"})],  # bob may only read
+)
+async def test_missing_privileges_are_found_without_leaving_a_trace(
+    guarded: EmbeddedServer, user: str, refused: set[str]
+) -> None:
+    async with connect(_config(guarded.uri.replace("://", f"://{user}:pw@"))) as collections:
+        assert refused <= set(found := await try_privileges(collections, "nobody"))
+        assert refused or not found
+    async with connect(_config(guarded.uri.replace("://", "://ada:pw@"))) as collections:
+        assert await collections.state.count_documents({}) == 0
+        assert await collections.images.count_documents({}) == 0
 
 
 async def test_right_credentials_are_let_in(guarded: EmbeddedServer) -> None:
