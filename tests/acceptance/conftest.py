@@ -96,9 +96,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory, model_store: Any) -> Demo:
     """`enrichd demo --json`, run once for all tests."""
     pulled(model_store, "centerface", "dlib")
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    return Demo(
-        enrichd("demo", "--json", "--folder", str(folder), cwd=REPOSITORY), folder, str(folder / "enrichd.toml")
-    )
+    ran = enrichd("demo", "--json", "--folder", str(folder), cwd=REPOSITORY, timeout_s=DEMO_TIMEOUT_S)
+    return Demo(ran, folder, str(folder / "enrichd.toml"))
 
 
 @pytest.fixture(scope="session")
