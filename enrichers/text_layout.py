@@ -14,6 +14,8 @@ COLUMN_LENGTH = 6.0
 COLUMN_LINES = 3
 #: width of the gap between two columns in line heights
 COLUMN_GAP = 0.7
+#: share of the lines that may lie across two columns, as titles do
+MOST_ACROSS = 0.3
 #: share of the lower line's height that two lines of one row have in common
 ROW_OVERLAP = 0.5
 #: blank height between two rows of one paragraph, in line heights, at most
@@ -62,7 +64,7 @@ class _Boxes:
     def heights(self) -> NDArray[np.float64]:
         return self.bottom - self.top
 
-    def some(self, indices: Sequence[int]) -> "_Boxes":
+    def some(self, indices: Sequence[int] | NDArray[np.int64]) -> "_Boxes":
         chosen = np.asarray(indices, int)
         return _Boxes(self.left[chosen], self.top[chosen], self.right[chosen], self.bottom[chosen])
 
@@ -111,39 +113,53 @@ def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) 
 
 
 def _blocks(boxes: _Boxes, indices: list[int]) -> list[list[int]]:
-    """Columns and what stands above, between and below them, in reading order (a recursive XY cut: Nagy and Seth 1984,
-    with columns cut only where both sides are running text)."""
-    if len(indices) < 2 * COLUMN_LINES:
+    """Columns of running text, and what lies across them, in reading order; a table is one block."""
+    side = _column_side(boxes.some(indices))
+    if side is None:
         return [indices]
-    group = boxes.some(indices)
-    for at in _gaps(group.left, group.right, float(np.median(group.heights)) * COLUMN_GAP):
-        sides = [[i for i in indices if (boxes.left[i] + boxes.right[i]) / 2 < at]]
-        sides.append([i for i in indices if i not in set(sides[0])])
-        if all(_is_column(boxes.some(side)) for side in sides):
-            return [block for side in sides for block in _blocks(boxes, side)]
-    # a title or a footer may lie across the columns: cut it off where that leaves columns
-    for at in _gaps(group.top, group.bottom, 0.0):
-        above = [i for i in indices if (boxes.top[i] + boxes.bottom[i]) / 2 < at]
-        below = [i for i in indices if i not in set(above)]
-        parts = [_blocks(boxes, above), _blocks(boxes, below)]
-        if any(len(part) > 1 for part in parts):
-            return parts[0] + parts[1]
-    return [indices]
+    middles = (boxes.top + boxes.bottom) / 2
+    across = sorted((index for index, where in zip(indices, side, strict=True) if where == 0), key=lambda i: middles[i])
+    blocks: list[list[int]] = []
+    for number in range(len(across) + 1):  # what stands between two lines that lie across the columns
+        above = middles[across[number - 1]] if number else -np.inf
+        below = middles[across[number]] if number < len(across) else np.inf
+        between = [(i, where) for i, where in zip(indices, side, strict=True) if where and above < middles[i] <= below]
+        columns = [[i for i, where in between if where == sign] for sign in (-1, 1)]
+        if all(len(column) >= COLUMN_LINES for column in columns):
+            blocks += [block for column in columns for block in _blocks(boxes, column)]
+        elif between:
+            blocks.append([i for i, _ in between])
+        if number < len(across):
+            if number and not between:
+                blocks[-1].append(across[number])
+            else:
+                blocks.append([across[number]])
+    return blocks
+
+
+def _column_side(boxes: _Boxes) -> NDArray[np.int64] | None:
+    """On which side of the gap between two columns each line lies: −1, 1, or 0 where it lies across. The gap is the one
+    that the fewest lines cross; None where there is none with a column of running text on either side."""
+    count = len(boxes.left)
+    if count < 2 * COLUMN_LINES:
+        return None
+    gap = float(np.median(boxes.heights)) * COLUMN_GAP
+    starts = boxes.right[:, None]  # a gap begins where some line ends
+    sides = np.where(boxes.right[None] <= starts, -1, np.where(boxes.left[None] >= starts + gap, 1, 0))
+    crossing = (sides == 0).sum(1)
+    for candidate in np.argsort(crossing, kind="stable"):
+        if crossing[candidate] > MOST_ACROSS * count:
+            return None
+        side = sides[candidate]
+        if all(_is_column(boxes.some(np.flatnonzero(side == sign))) for sign in (-1, 1)):
+            return np.asarray(side, np.int64)
+    return None
 
 
 def _is_column(boxes: _Boxes) -> bool:
     if len(boxes.left) < COLUMN_LINES:
         return False
     return bool(np.median((boxes.right - boxes.left) / np.maximum(boxes.heights, 1)) >= COLUMN_LENGTH)
-
-
-def _gaps(starts: NDArray[np.float64], ends: NDArray[np.float64], least: float) -> list[float]:
-    """The middles of the gaps of more than `least` that no interval covers, widest first."""
-    order = np.argsort(starts)
-    reached = np.maximum.accumulate(ends[order])[:-1]
-    widths = starts[order][1:] - reached
-    found = [(float(width), float(at + width / 2)) for width, at in zip(widths, reached, strict=True) if width > least]
-    return [at for _, at in sorted(found, reverse=True)]
 
 
 def _rows(boxes: _Boxes, indices: list[int]) -> list[list[int]]:

@@ -1,5 +1,7 @@
 """Reading order, paragraphs and language."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,32 @@ def test_columns_of_running_text_are_read_one_after_the_other() -> None:
     lines |= {f"right {row}": quad(180, 13 * row + 2, 150) for row in range(4)}
     left, right = ("\n".join(f"{side} {row}" for row in range(4)) for side in ("left", "right"))
     assert read(lines) == f"title\n\n{left}\n\n{right}"
+
+
+def test_a_title_between_columns_divides_them() -> None:
+    lines = {"title": quad(20, 60, 300, 12)}
+    for part, top in (("upper", 0), ("lower", 90)):
+        lines |= {f"{part} left {row}": quad(0, top + 13 * row, 150) for row in range(3)}
+        lines |= {f"{part} right {row}": quad(180, top + 13 * row, 150) for row in range(3)}
+    order = [line for line in read(lines).splitlines() if line]
+    assert [order.index(f"{part} {row}") for part in ("upper left", "upper right") for row in range(3)] == list(
+        range(6)
+    )
+    assert order.index("title") == 6
+    assert order[7:] == [f"lower {side} {row}" for side in ("left", "right") for row in range(3)]
+
+
+def test_three_columns() -> None:
+    lines = {f"{column}{row}": quad(200 * column, 13 * row, 150) for column in range(3) for row in range(4)}
+    assert read(lines).split() == [f"{column}{row}" for column in range(3) for row in range(4)]
+
+
+def test_many_lines_take_little_time() -> None:
+    """As many as are kept of one picture, each a row with a gap below it, half of them long."""
+    lines = {f"line {row}": quad(0, 14 * row, 200 if row % 2 else 30) for row in range(500)}
+    started = time.process_time()
+    read(lines)
+    assert time.process_time() - started < 2
 
 
 def test_paragraphs() -> None:
