@@ -15,7 +15,7 @@ EVALUATE_ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench evaluate soak constraints clean
+.PHONY: help demo test lint format bench evaluate train-caption soak constraints clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ evaluate: $(READY_DEV) ## measure the enrichers on the images in ENRICHD_EVAL_DA
 	$(BIN)/enrichd evaluate faces "$$ENRICHD_EVAL_DATA/lfw/people" --pairs "$$ENRICHD_EVAL_DATA/lfw/pairs.txt" $(EVALUATE_ARGS)
 	$(BIN)/enrichd evaluate identities "$$ENRICHD_EVAL_DATA/lfw/people" $(EVALUATE_ARGS)
 	$(BIN)/enrichd evaluate search "$$ENRICHD_EVAL_DATA/coco/images" $(EVALUATE_ARGS)
+
+train-caption: $(READY_DEV) ## train the caption model again from ENRICHD_EVAL_DATA (under an hour on two cores)
+	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training]'
+	$(BIN)/python -W ignore -m training.caption.train "$$ENRICHD_EVAL_DATA/caption_texts/captions.json" --out enrichers
+	@sha256sum enrichers/caption_model.onnx; echo "This SHA-256 and the size belong under [caption_words] in enrichers/catalogue.toml."
 
 soak: $(READY_DEV) ## provoke random faults for SOAK_SECONDS (default 300)
 	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
