@@ -132,7 +132,14 @@ class Gallery:
 
     def _agreeing(self, wanted: Sequence[Keypoints], index: int) -> int:
         stored = self._keypoints(index)
-        return max(agreeing(view, stored) for view in wanted) if stored is not None else 0
+        if stored is None:
+            return 0
+        most = 0
+        for view in wanted:
+            most = max(most, agreeing(view, stored))
+            if most >= SURE:
+                break
+        return most
 
 
 def common(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Tags: what ImageNet's classes say the picture shows, and the general words above them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, ClassVar, Protocol
@@ -15,13 +15,29 @@ from enrichers.errors import SettingInvalid
 from enrichers.image import Image
 
 
+class Words:
+    """Words, each of which stands for some classes."""
+
+    def __init__(self, classes: Mapping[str, Sequence[int]]) -> None:
+        self.classes = classes
+        self._names = list(classes)
+        self._words = np.repeat(np.arange(len(classes)), [len(numbers) for numbers in classes.values()])
+        self._numbers = np.array([number for numbers in classes.values() for number in numbers], np.int64)
+
+    def likely(self, probabilities: NDArray[np.float32], least: float) -> list[tuple[str, float]]:
+        """The words whose classes together are as likely as `least`, with how likely that is, best first."""
+        scores = np.bincount(self._words, probabilities[self._numbers], len(self._names))
+        chosen = [number for number in np.argsort(-scores, kind="stable") if scores[number] >= least]
+        return [(self._names[number], min(float(scores[number]), 1.0)) for number in chosen]
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Words and the classes that each stands for: a class's own name, and the names of what is above it in WordNet."""
 
     classes: tuple[str, ...]  #: names, in the order of the classes; one name may stand for several
-    labels: Mapping[str, tuple[int, ...]]
-    hypernyms: Mapping[str, tuple[int, ...]]
+    labels: "Words"
+    hypernyms: "Words"
 
     @classmethod
     def load(cls) -> "Vocabulary":
@@ -33,19 +49,19 @@ class Vocabulary:
             for word in filter(None, above.split("|")):
                 hypernyms.setdefault(word, []).append(number)
         names = [name for name, _, _ in rows]
-        return cls(tuple(names), _places(names), {word: tuple(classes) for word, classes in hypernyms.items()})
+        return cls(tuple(names), Words(_places(names)), Words(hypernyms))
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Vocabulary":
         """A user's own words, each a class; nothing is above them."""
-        return cls(tuple(words), _places(words), {})
+        return cls(tuple(words), Words(_places(words)), Words({}))
 
 
-def _places(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         places.setdefault(name, []).append(number)
-    return {name: tuple(numbers) for name, numbers in places.items()}
+    return places
 
 
 class Classifier(Protocol):
@@ -112,8 +128,9 @@ class Tags(Enricher):
 
     def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
         """`probabilities`: of the vocabulary's classes, sum 1."""
-        labels = self._likely(self._vocabulary.labels, probabilities)
-        hypernyms = self._likely(self._vocabulary.hypernyms, probabilities)
+        least = self.settings["min_score"]
+        labels = self._vocabulary.labels.likely(probabilities, least)
+        hypernyms = self._vocabulary.hypernyms.likely(probabilities, least)
         kept = labels[: self.settings["max_items"]]
         answer: dict[str, Any] = {
             "labels": [word for word, _ in kept],
@@ -123,13 +140,6 @@ class Tags(Enricher):
         if len(labels) > len(kept):
             answer["cut"] = len(labels) - len(kept)
         return answer
-
-    def _likely(
-        self, words: Mapping[str, Iterable[int]], probabilities: NDArray[np.float32]
-    ) -> list[tuple[str, float]]:
-        scores = ((word, float(probabilities[list(classes)].sum())) for word, classes in words.items())
-        likely = [(word, min(score, 1.0)) for word, score in scores if score >= self.settings["min_score"]]
-        return sorted(likely, key=lambda pair: -pair[1])
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,16 +24,16 @@ def probabilities(**of: float) -> np.ndarray:
     vocabulary = Vocabulary.load()
     row = np.zeros(1000, np.float32)
     for word, value in of.items():
-        row[vocabulary.labels[word.replace("_", " ")][0]] = value
+        row[vocabulary.labels.classes[word.replace("_", " ")][0]] = value
     row[0] = 1 - row.sum()
     return row
 
 
 def test_every_class_has_a_name_and_lower_case() -> None:
     vocabulary = Vocabulary.load()
-    classes = sorted(number for numbers in vocabulary.labels.values() for number in numbers)
+    classes = sorted(number for numbers in vocabulary.labels.classes.values() for number in numbers)
     assert classes == list(range(1000))
-    assert all(word == word.lower() for word in [*vocabulary.labels, *vocabulary.hypernyms])
+    assert all(word == word.lower() for word in [*vocabulary.labels.classes, *vocabulary.hypernyms.classes])
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_every_class_has_a_name_and_lower_case() -> None:
 )
 def test_a_query_needs_no_latin(label: str, hypernym: str) -> None:
     vocabulary = Vocabulary.load()
-    assert set(vocabulary.labels[label]) <= set(vocabulary.hypernyms[hypernym])
+    assert set(vocabulary.labels.classes[label]) <= set(vocabulary.hypernyms.classes[hypernym])
 
 
 @pytest.mark.parametrize("word", ["container", "food", "dog"])
 def test_a_car_is_neither_box_nor_food_nor_dog(word: str) -> None:
     vocabulary = Vocabulary.load()
-    assert not set(vocabulary.labels["sports car"]) & set(vocabulary.hypernyms[word])
+    assert not set(vocabulary.labels.classes["sports car"]) & set(vocabulary.hypernyms.classes[word])
 
 
 def test_hypernyms_gather_the_scores_of_classes_that_each_are_too_weak() -> None:
