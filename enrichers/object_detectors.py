@@ -243,7 +243,7 @@ def open_detector(entry: Entry, loader: Loader) -> ObjectDetector:
 
 
 #: options that the loader, the runtimes and `class_names` read
-RUNTIME_OPTIONS = ("inputs", "outputs", "signature", "names")
+RUNTIME_OPTIONS = ("inputs", "outputs", "signature", "constants", "names")
 
 
 def class_names(entry: Entry, loader: Loader) -> Sequence[str | None]:

@@ -27,7 +27,7 @@ class Objects(Enricher):
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": "ssd_mobilenet_v2_coco",  # catalogue name of the detector
-        "detail": "balanced",  # "fast": the whole picture; "balanced", "best": overlapping windows of it too
+        "detail": "fast",  # "fast": the whole picture; "balanced", "best": overlapping windows of it too
         "min_score": 0.4,  # what scores lower is left out
         "large_side": 2000,  # pixels: a larger picture gets windows even where `detail` is "fast"
         "max_items": 100,

@@ -1,24 +1,43 @@
 """The runtimes that run a model's graph, each behind `contract.Network`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from enrichers.contract import Network
-from enrichers.errors import SettingInvalid
+from enrichers.errors import ModelCorrupt, SettingInvalid
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a graph is to be run. `inputs` and `outputs` map the names that an enricher uses to tensor names of the
-    graph; where they are empty, the graph's own names are used and all its outputs are computed."""
+    graph, "*" to the only one that it has; where they are empty, the graph's own names are used and all its outputs
+    are computed."""
 
     device: str = "cpu"  #: "cpu" or "cuda"
     threads: int = 1  #: threads for one call
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  #: what else the catalogue says of the model
+
+
+#: stands for a graph's only input or output, whatever its name
+ONLY = "*"
+
+
+def resolved(names: Mapping[str, str], own: Sequence[str], kind: str, path: Path) -> dict[str, str]:
+    """The names that an enricher uses → the graph's own names. Raises ModelCorrupt where the graph has no such name."""
+    if not names:
+        return {name: name for name in own}
+    found = {}
+    for name, theirs in names.items():
+        if theirs == ONLY and len(own) == 1:
+            theirs = own[0]
+        if theirs not in own:
+            raise ModelCorrupt(f"{path} has no {kind} {theirs!r}; it has {', '.join(own)}")
+        found[name] = theirs
+    return found
 
 
 def open_graph(runtime: str, path: Path, plan: Plan) -> Network:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import ModelCorrupt
-from enrichers.runtimes import Plan
+from enrichers.runtimes import Plan, resolved
 
 
 class LiteRTNetwork:
@@ -35,9 +35,8 @@ class LiteRTNetwork:
                 )
         except (ValueError, RuntimeError) as error:
             raise ModelCorrupt(f"{path} cannot be loaded by LiteRT: {error}") from error
-        self._inputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_input_details()}
-        if plan.inputs:
-            self._inputs = {name: self._inputs[theirs] for name, theirs in plan.inputs.items()}
+        inputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_input_details()}
+        self._inputs = {n: inputs[own] for n, own in resolved(plan.inputs, list(inputs), "input", path).items()}
         outputs = self._interpreter.get_output_details()
         if plan.outputs:
             tensors = {detail["name"]: detail["index"] for detail in self._interpreter.get_tensor_details()}

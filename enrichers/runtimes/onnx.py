@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import DeviceUnavailable, ModelCorrupt, OutOfMemory
-from enrichers.runtimes import Plan
+from enrichers.runtimes import Plan, resolved
 
 
 class OnnxNetwork:
@@ -38,8 +38,8 @@ class OnnxNetwork:
         if self._session.get_providers()[0] != provider:
             raise DeviceUnavailable('device "cuda": ONNX Runtime could not start CUDA and would run on the CPU')
         self.device = plan.device
-        self._inputs = dict(plan.inputs) or {i.name: i.name for i in self._session.get_inputs()}
-        self._outputs = dict(plan.outputs) or {o.name: o.name for o in self._session.get_outputs()}
+        self._inputs = resolved(plan.inputs, [i.name for i in self._session.get_inputs()], "input", path)
+        self._outputs = resolved(plan.outputs, [o.name for o in self._session.get_outputs()], "output", path)
 
     @property
     def inputs(self) -> tuple[str, ...]:

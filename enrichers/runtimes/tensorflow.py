@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import DeviceUnavailable, ModelCorrupt, OutOfMemory, SettingInvalid
-from enrichers.runtimes import Plan
+from enrichers.runtimes import Plan, resolved
 
 
 class FrozenNetwork:
@@ -36,6 +36,10 @@ class FrozenNetwork:
                 tf.graph_util.import_graph_def(_only_needed(definition, outputs), name="")
                 del definition
                 self._feeds = {name: graph.as_graph_element(_tensor_name(t)) for name, t in plan.inputs.items()}
+                self._constants = {
+                    graph.as_graph_element(_tensor_name(t)): value
+                    for t, value in plan.options.get("constants", {}).items()
+                }
                 self._fetches = {name: graph.as_graph_element(_tensor_name(t)) for name, t in plan.outputs.items()}
             except (DecodeError, KeyError, ValueError) as error:
                 raise ModelCorrupt(f"{path} is not the frozen graph that the catalogue describes: {error}") from error
@@ -57,7 +61,7 @@ class FrozenNetwork:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One call of the graph. Raises OutOfMemory where the device's memory does not suffice."""
-        feeds = {self._feeds[name]: array for name, array in inputs.items()}
+        feeds = {**self._constants, **{self._feeds[name]: array for name, array in inputs.items()}}
         try:
             answer: dict[str, NDArray[Any]] = self._session.run(self._fetches, feeds)
         except self._errors.ResourceExhaustedError as error:
@@ -104,8 +108,8 @@ class SavedModelNetwork:
             except (OSError, KeyError, ValueError) as error:
                 raise ModelCorrupt(f"{path} is no SavedModel that TensorFlow can load: {error}") from error
         specs = self._signature.structured_input_signature[1]
-        self._inputs = dict(plan.inputs) or {name: name for name in specs}
-        self._outputs = dict(plan.outputs) or {name: name for name in self._signature.structured_outputs}
+        self._inputs = resolved(plan.inputs, list(specs), "input", path)
+        self._outputs = resolved(plan.outputs, list(self._signature.structured_outputs), "output", path)
         self._dtypes = {name: specs[theirs].dtype for name, theirs in self._inputs.items()}
 
     @property
@@ -123,9 +127,12 @@ class SavedModelNetwork:
 
 
 def open_tensorflow(path: Path, plan: Plan) -> FrozenNetwork | SavedModelNetwork:
-    """Loads a frozen graph (a file) or a SavedModel (a folder). A frozen graph needs `plan.inputs` and
-    `plan.outputs`; a SavedModel has them in the signature that `plan.options["signature"]` names
-    ("serving_default"). Raises DeviceUnavailable, ModelCorrupt, SettingInvalid."""
+    """Loads a frozen graph (a file) or a SavedModel (a folder).
+
+    A frozen graph needs `plan.inputs` and `plan.outputs`, and may have `plan.options["constants"]`: tensors that are
+    fed the same value in each call. A SavedModel has its tensors in the signature that `plan.options["signature"]`
+    names ("serving_default"). Raises DeviceUnavailable, ModelCorrupt, SettingInvalid.
+    """
     tf = _tensorflow(plan)
     return SavedModelNetwork(tf, path, plan) if path.is_dir() else FrozenNetwork(tf, path, plan)
 

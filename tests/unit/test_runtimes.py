@@ -113,6 +113,40 @@ def test_a_frozen_graph_lacks_a_tensor_that_the_catalogue_names(tmp_path: Path) 
         open_graph("tensorflow", frozen_graph(tmp_path), Plan(inputs={"image": "nowhere"}, outputs={"score": "score"}))
 
 
+def test_a_switch_of_a_frozen_graph_is_fed_by_the_catalogue(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, [None, 2, 2, 3], name="image")
+        training = tf.compat.v1.placeholder(tf.bool, [], name="phase_train")
+        tf.where(training, tf.zeros_like(image), image, name="score")
+    path = tmp_path / "switch.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    names = {"inputs": {"image": "image"}, "outputs": {"score": "score"}}
+    network = open_graph("tensorflow", path, Plan(**names, options={"constants": {"phase_train": False}}))
+    image = np.ones((1, 2, 2, 3), np.float32)
+    np.testing.assert_array_equal(network.run({"image": image})["score"], image)
+
+
+@pytest.mark.parametrize("form", ["onnx", "saved", "lite"])
+def test_a_graphs_only_tensors_need_no_names(form: str, tmp_path: Path) -> None:
+    build, runtime, _ = FORMS[form]
+    names: dict[str, dict[str, str]] = {"inputs": {"photo": "*"}}
+    if form != "lite":
+        names["outputs"] = {"answer": "*"}
+    network = open_graph(runtime, build(tmp_path), Plan(**names))
+    assert network.inputs == ("photo",)
+    answer = network.run({"photo": np.ones((2, 2, 2, 3), np.float32)})
+    np.testing.assert_allclose(next(iter(answer.values())), FACTOR)
+
+
+@pytest.mark.parametrize("form", ["onnx", "saved", "lite"])
+def test_a_name_that_a_graph_has_not_is_said(form: str, tmp_path: Path) -> None:
+    build, runtime, _ = FORMS[form]
+    with pytest.raises(ModelCorrupt, match="nowhere"):
+        open_graph(runtime, build(tmp_path), Plan(inputs={"photo": "nowhere"}))
+
+
 def test_a_frozen_graph_needs_its_tensors_named(tmp_path: Path) -> None:
     with pytest.raises(SettingInvalid, match=r"options\.inputs"):
         open_graph("tensorflow", frozen_graph(tmp_path), Plan())
