@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from enrichers.alignment import box_matrix, chip
+from enrichers.alignment import Matrix, box_matrix, chip
 from enrichers.image import Pixels
 
 #: side in pixels of the cut that a face is looked at again on, and the share of it that the face's box takes:
@@ -91,30 +91,52 @@ def looked_at_again(
     detector: Detector, pictures: Sequence[Pixels], found: Sequence[Detections], min_score: float
 ) -> list[Detections]:
     """Every face is cut out at one and the same size and must be found there again with a score above `min_score`; it
-    then has the score and landmarks of this second look, which does not depend on how large it is in the picture."""
-    inset = AGAIN_SIDE * (1 - AGAIN_SHARE) / 2
-    expected = np.array([inset, inset, AGAIN_SIDE * AGAIN_SHARE, AGAIN_SIDE * AGAIN_SHARE], np.float32)
-    matrices = [
-        [box_matrix(_four(box), (1 / AGAIN_SHARE - 1) / 2, AGAIN_SIDE) for box in faces.boxes] for faces in found
+    then has the score and landmarks of this second look, which does not depend on how large it is in the picture.
+
+    Where the cut reaches beyond the picture, the picture's edge goes on, which places landmarks best; a face that
+    nearly fills the picture is hidden by that, and is tried on black too."""
+    cuts = [
+        (picture, box_matrix(_four(box), (1 / AGAIN_SHARE - 1) / 2, AGAIN_SIDE))
+        for picture, faces in zip(pictures, found, strict=True)
+        for box in faces.boxes
     ]
-    cuts = [chip(p, m, AGAIN_SIDE, black=True) for p, ms in zip(pictures, matrices, strict=True) for m in ms]
-    seen = iter(detector.detect(cuts, AGAIN_SIDE, min_score))
+    seen = _found_in_cuts(detector, [chip(p, m, AGAIN_SIDE) for p, m in cuts], min_score)
+    hidden = [n for n, face in enumerate(seen) if face is None and _reaches_beyond(*cuts[n])]
+    on_black = [chip(*cuts[n], AGAIN_SIDE, black=True) for n in hidden]
+    for n, face in zip(hidden, _found_in_cuts(detector, on_black, min_score), strict=True):
+        seen[n] = face
     result = []
-    for faces, its_matrices in zip(found, matrices, strict=True):
+    remaining = iter(zip(cuts, seen, strict=True))
+    for faces in found:
         kept: list[Detections] = []
-        for index, matrix in enumerate(its_matrices):
-            again = next(seen)
-            overlaps = intersection_over_union(expected, again.boxes)
-            if not len(again) or overlaps.max() < AGAIN_OVERLAP:
-                continue
-            best = again.chosen(np.array([overlaps.argmax()]))
-            # the matrices neither turn nor distort
-            back = best.moved(-float(matrix[0, 2]), -float(matrix[1, 2])).scaled(
-                1 / float(matrix[0, 0]), 1 / float(matrix[0, 0])
-            )
-            kept.append(Detections(faces.boxes[index : index + 1], back.scores, back.landmarks))
+        for index in range(len(faces)):
+            (_, matrix), face = next(remaining)
+            if face is not None:  # the matrices neither turn nor distort
+                scale = 1 / float(matrix[0, 0])
+                back = face.moved(-float(matrix[0, 2]), -float(matrix[1, 2])).scaled(scale, scale)
+                kept.append(Detections(faces.boxes[index : index + 1], back.scores, back.landmarks))
         result.append(Detections.joined(kept))
     return result
+
+
+def _found_in_cuts(detector: Detector, cuts: Sequence[Pixels], min_score: float) -> list[Detections | None]:
+    """For each cut the one face in its middle, in pixels of the cut, or None."""
+    inset = AGAIN_SIDE * (1 - AGAIN_SHARE) / 2
+    expected = np.array([inset, inset, AGAIN_SIDE * AGAIN_SHARE, AGAIN_SIDE * AGAIN_SHARE], np.float32)
+    found: list[Detections | None] = []
+    for faces in detector.detect(cuts, AGAIN_SIDE, min_score):
+        overlaps = intersection_over_union(expected, faces.boxes)
+        matched = len(faces) and overlaps.max() >= AGAIN_OVERLAP
+        found.append(faces.chosen(np.array([overlaps.argmax()])) if matched else None)
+    return found
+
+
+def _reaches_beyond(picture: Pixels, matrix: Matrix) -> bool:
+    """Whether a cut by `matrix` shows what is not in the picture."""
+    left, top = -matrix[:, 2] / matrix[0, 0]
+    side = AGAIN_SIDE / matrix[0, 0]
+    height, width = picture.shape[:2]
+    return bool(left < 0 or top < 0 or left + side > width or top + side > height)
 
 
 def _four(box: Floats) -> tuple[float, float, float, float]:

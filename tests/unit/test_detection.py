@@ -1,9 +1,19 @@
 """What detectors share: suppression, canvases, coordinates."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
-from enrichers.detection import Detections, canvas_size, grouped_canvases, intersection_over_union, keep_best
+from enrichers.detection import (
+    Detections,
+    canvas_size,
+    grouped_canvases,
+    intersection_over_union,
+    keep_best,
+    looked_at_again,
+)
+from enrichers.image import Pixels
 
 
 def detections(*boxes: tuple[float, float, float, float, float]) -> Detections:
@@ -77,3 +87,42 @@ def test_grouped_canvases_put_pictures_of_one_size_together() -> None:
             assert factors[row][1] == pytest.approx(2 if index == 2 else 1)
     first = next(c[m.index(0)] for m, c, _ in groups if 0 in m)
     assert (first[60:] == 0).all()  # black below the picture
+
+
+class Middle:
+    """Finds a face of half the size in the middle of every cut, unless `hidden` says that it sees none."""
+
+    looks_again = True
+
+    def __init__(self, hidden: Callable[[Pixels], bool]) -> None:
+        self.hidden = hidden
+        self.cuts: list[Pixels] = []
+
+    def detect(self, pictures: Sequence[Pixels], side: int, min_score: float) -> list[Detections]:
+        self.cuts += pictures
+        face = detections((32, 32, 64, 64, 0.9))
+        return [Detections.none() if self.hidden(picture) else face for picture in pictures]
+
+
+def test_a_second_look_maps_what_it_sees_back_into_the_picture() -> None:
+    picture = np.full((400, 600, 3), 90, np.uint8)
+    candidates = detections((300, 100, 50, 80, 0.4), (100, 200, 40, 40, 0.6))
+    (found,) = looked_at_again(Middle(lambda cut: False), [picture], [candidates], 0.5)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.9])
+    assert found.boxes.tolist() == candidates.boxes.tolist()
+    assert found.landmarks[0, 0] == pytest.approx([325, 140])
+    assert found.landmarks[1, 0] == pytest.approx([120, 220])
+
+
+def test_a_face_at_the_edge_is_tried_on_black_only_where_it_is_hidden() -> None:
+    picture = np.full((100, 100, 3), 90, np.uint8)
+    nearly_all = detections((5, 5, 90, 90, 0.8))
+    edge_goes_on = Middle(lambda cut: bool((cut == 90).all()))
+    (found,) = looked_at_again(edge_goes_on, [picture], [nearly_all], 0.5)
+    assert len(found) == 1
+    assert len(edge_goes_on.cuts) == 2
+    assert edge_goes_on.cuts[1][0, 0].tolist() == [0, 0, 0]
+    inner = Middle(lambda cut: True)
+    (none,) = looked_at_again(inner, [picture], [detections((40, 40, 20, 20, 0.8))], 0.5)
+    assert len(none) == 0
+    assert len(inner.cuts) == 1  # nothing beyond the picture was in the cut
