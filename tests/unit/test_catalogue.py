@@ -91,3 +91,22 @@ def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> N
     second = hash_path(tmp_path)
     (tmp_path / "variables" / "v").rename(tmp_path / "variables" / "w")
     assert len({first, second, hash_path(tmp_path)}) == 3
+
+
+def test_every_model_stands_in_the_documentation_with_its_hash() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    for entry in Catalogue.load():
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{entry.name}`")), None)
+        assert row is not None, f"{entry.name} is missing in docs/models.md"
+        assert entry.sha256 is None or entry.sha256 in row, entry.name
+        assert entry.licence in row, entry.name
+
+
+def test_every_setting_of_objects_stands_in_the_documentation() -> None:
+    from enrichers.objects import Objects
+
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    section = text[text.index("## objects") : text.index("\n## ", text.index("## objects") + 1)]
+    for name, value in Objects.defaults.items():
+        shown = f"`{value}`" if isinstance(value, str) else str(value)
+        assert f"| `{name}` | {shown} |" in section, name
