@@ -54,6 +54,10 @@ _DAMAGED = (*exif.DAMAGED, struct.error, RuntimeError, MemoryError, Image.Decomp
 # Pillow keeps its pixel limit and Python its warning filters for the whole process.
 _PROCESS_WIDE = threading.Lock()
 
+#: how much longer than `max_side` a picture may stay: 2016 pixels, half of a phone's 4032, are not shrunk to 2000 for
+#: nothing, since each enricher shrinks the picture to its own size anyway
+SLACK = 1.1
+
 # np.transpose and flips that make a picture upright, by EXIF orientation (EXIF 2.32, table 6)
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda a: a,
@@ -72,9 +76,10 @@ def decode(
 ) -> tuple[Pixels, Facts]:
     """Decodes the first frame of an image file.
 
-    Returns pixels of shape (h, w, 3), uint8, RGB, sRGB, upright, alpha laid over white, C-contiguous; and the facts
-    of the file. With `max_side`, a picture whose longest side is longer is shrunk to it, by libjpeg where that can be
-    done while decoding; a smaller one is never enlarged. A picture whose data end early is refused, never guessed at.
+    Returns pixels of shape (h, w, 3), uint8, RGB, sRGB, upright, alpha laid over white, C-contiguous; and the facts of
+    the file. With `max_side`, a picture whose longest side is longer by more than `SLACK` is shrunk to it, by libjpeg
+    where that can be done while decoding; a smaller one is never enlarged. A picture whose data end early is refused,
+    never guessed at.
 
     Raises UnknownFormat, UnsupportedFormat, CorruptImage, ImageTooLarge (before anything is decoded), and OSError
     where `source` is a path that cannot be read. Only one thread a process decodes at a time.
@@ -170,7 +175,9 @@ def _decode(data: bytes, name: str, max_side: int | None, max_pixels: int) -> tu
     image.load()
     turn = exif.orientation(image)  # 1 by now for TIFF and HEIF, whose decoders turn the picture themselves
     pixels = _eight_bit(image, bits, profile)
-    pixels = _colour(fitted(pixels, max_side) if max_side else pixels, profile)
+    if max_side and max(pixels.shape[:2]) > SLACK * max_side:
+        pixels = fitted(pixels, max_side)
+    pixels = _colour(pixels, profile)
     facts = Facts(
         format=name,
         bytes=len(data),
@@ -256,10 +263,10 @@ def _eight_bit(image: Image.Image, bits: int, profile: bytes | None) -> Pixels:
         over = image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB"))
     if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
+        return np.asarray(image if image.mode == "L" else image.convert("L"))
     if image.mode == "CMYK" and profile and (transform := _transform(profile, "CMYK")):
         return np.asarray(transform.apply(image))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _stretched(levels: NDArray[Any]) -> Pixels:

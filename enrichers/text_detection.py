@@ -43,8 +43,8 @@ LARGE, CLEAR = 24, 0.85
 MARGIN = 0.03
 #: share of a picture from which on all of it is looked at closely
 WHOLE = 0.6
-#: areas of one picture that are looked at closely
-MAX_AREAS = 4
+#: areas of one picture that are looked at closely, and separate traces from which on all of it is
+MAX_AREAS, MAX_TRACES = 4, 24
 #: shorter side in pixels for the close look (RapidOCR's default), and how much a picture is enlarged for it at most
 CLOSE_SHORT, MAX_ENLARGED = 736, 3.0
 #: share of the smaller of two boxes that they have in common if they are the same text
@@ -169,8 +169,9 @@ def split(look: Map, height: int, width: int) -> tuple[TextBoxes, list[Area]]:
     grown = cv2.dilate(rest, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(grown)
     rectangles = [(int(x), int(y), int(x + w), int(y + h)) for x, y, w, h, _ in stats[1:]]
-    rectangles = _joined(rectangles)
-    if sum((right - left) * (bottom - top) for left, top, right, bottom in rectangles) > WHOLE * look.size:
+    scattered = len(rectangles) > MAX_TRACES
+    rectangles = rectangles if scattered else _joined(rectangles)
+    if scattered or sum((right - left) * (bottom - top) for left, top, right, bottom in rectangles) > WHOLE * look.size:
         return settled, [Area(slice(0, height), slice(0, width))]
     return settled, [
         Area(

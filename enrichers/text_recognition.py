@@ -22,6 +22,9 @@ MIN_WIDTH = 320
 MAX_WIDTH = 3200
 #: pixels of input that a call may have, over all its lines: bounds the memory of its 18,710 scores a step
 MAX_PIXELS = 48 * 320 * 24
+#: probability of a space between two characters from which on it is taken as one: printed gaps are often narrow, and
+#: the network then prefers no character at all
+SPACE = 0.1
 #: how much wider the widest line of a call may be than the narrowest
 MAX_SPREAD = 1.25
 
@@ -71,14 +74,27 @@ class TextRecognizer:
         return readings
 
     def _decoded(self, output: NDArray[np.float32]) -> Iterator[Reading]:
-        """CTC, greedily: the best character of each step, repetitions and blanks dropped (Graves et al. 2006)."""
+        """CTC, greedily: the best character of each step, repetitions and blanks dropped (Graves et al. 2006); and a
+        space where one was less likely than the blank, and still likely."""
         best = output.argmax(axis=2)
         scores = np.take_along_axis(output, best[:, :, None], axis=2)[:, :, 0]
+        spaces = output[:, :, -1]
         kept = best != 0
         kept[:, 1:] &= best[:, 1:] != best[:, :-1]
-        for steps, probability, chosen in zip(best, scores, kept, strict=True):
-            text = "".join(self._alphabet[steps[chosen]])
-            yield Reading(text, float(probability[chosen].mean()) if text else 0.0)
+        for steps, probability, space, chosen in zip(best, scores, spaces, kept, strict=True):
+            places = np.flatnonzero(chosen).tolist()
+            parts = [
+                (" " if index and self._parted(steps, space, places[index - 1], place) else "")
+                + self._alphabet[steps[place]]
+                for index, place in enumerate(places)
+            ]
+            yield Reading("".join(parts), float(probability[chosen].mean()) if parts else 0.0)
+
+    def _parted(self, steps: NDArray[np.int64], space: NDArray[np.float32], one: int, other: int) -> bool:
+        """Whether a space was likely between the characters at two steps; in scripts that part words by spaces."""
+        if space[one : other + 1].max() < SPACE:
+            return False
+        return all(character != " " and character < "\u2e80" for character in self._alphabet[steps[[one, other]]])
 
 
 def _width(line: Pixels) -> int:

@@ -226,7 +226,7 @@ def test_a_profile_without_effect(profile: bytes) -> None:
     [
         (100, (75, 100)),
         (400, (300, 400)),
-        (399, (299, 399)),  # no whole eighth
+        (350, (262, 350)),  # a half is too much
         (800, (600, 800)),  # just the size
         (2000, (600, 800)),  # never enlarged
     ],
@@ -238,6 +238,11 @@ def test_max_side(format: str, max_side: int, expected: tuple[int, int]) -> None
     assert (facts.width, facts.height) == (800, 600)
     whole = cv2.resize(np.asarray(picture(800, 600)), expected[::-1], interpolation=cv2.INTER_AREA)
     assert difference(pixels, whole) < 4
+
+
+def test_a_jpeg_that_is_hardly_too_large_stays() -> None:
+    pixels, _ = read(encoded(picture(800, 600), "JPEG"), max_side=390)
+    assert pixels.shape[:2] == (300, 400)  # libjpeg's half
 
 
 def test_a_turned_jpeg_is_shrunk_by_its_longest_side() -> None:

@@ -35,10 +35,12 @@ def test_words_with_punctuation_in_the_labels() -> None:
 
 
 def test_pages() -> None:
-    figures = measure_pages(["Total 5.00 Total", "Thank you"], ["TOTAL 5.00", "thank your all"])
-    assert figures["word_recall"] == pytest.approx(3 / 5)  # the second Total and "you" are missing
-    assert figures["word_precision"] == pytest.approx(3 / 5)
-    assert figures["pages"] == 2
+    figures = measure_pages(["Total: 5.00 Total", "Thank you"], ["TOTAL 5.00", "thank your all"])
+    assert figures["word_recall"] == pytest.approx(4 / 6)  # the second Total and "you" are missing; 5.00 is two words
+    assert figures["word_precision"] == pytest.approx(4 / 6)
+    assert figures["token_recall"] == pytest.approx(3 / 5)  # "Total:" and "you" are missing
+    assert figures["token_precision"] == pytest.approx(3 / 5)
+    assert (figures["pages"], figures["words"]) == (2, 6)
 
 
 def test_reads_words(tmp_path: Path) -> None:
