@@ -28,7 +28,7 @@ BATCH = 64
 
 
 class MissingTokenizers(EnricherFailed):
-    """CLIP's text encoder needs the package `tokenizers`; install it beside enrichd."""
+    """CLIP's text encoder needs the package `tokenizers`; install the extra `caption`."""
 
 
 class Clip:
