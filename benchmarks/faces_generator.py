@@ -21,6 +21,11 @@ WITHIN = (0.00149, 0.00133, 0.00129, 0.00118, 0.00106, 0.0008, 0.00054, 0.0002, 
 PERSON_SCALE, FACE_SCALE = 0.10, 0.15
 #: share of faces that are badly cropped or blurred, and how much farther out they lie
 POOR, POOR_SCALE = 0.015, 1.8
+#: people look alike in groups: how many groups, the share of the variance of centres that is within one, and how much
+#: that differs from group to group (standard deviation of a logarithm)
+GROUPS, WITHIN_GROUP, GROUP_SCALE = 20, 0.7, 0.2
+#: a person's photos come from sessions: how many at most, and the share of the variance of faces that is between them
+SESSIONS, BETWEEN_SESSIONS = 4, 0.4
 #: faces a person: Pareto with this exponent, at least one, at most so many
 TAIL, LARGEST = 1.1, 3000
 #: share of faces whose label is another person's
@@ -50,7 +55,12 @@ def make(count: int, seed: int = 0, sizes: Ints | None = None) -> Made:
     else:
         people = np.repeat(np.arange(len(sizes)), sizes)
     known = int(people.max()) + 1
-    centres = (rng.standard_normal((known, DIMENSIONS)) * np.sqrt(variances(BETWEEN))).astype(np.float32)
+    axes = np.sqrt(variances(BETWEEN)).astype(np.float32)
+    group = rng.integers(0, GROUPS, known)
+    middle = rng.standard_normal((GROUPS, DIMENSIONS)).astype(np.float32) * axes * np.sqrt(1 - WITHIN_GROUP)
+    wide = np.exp(GROUP_SCALE * rng.standard_normal(GROUPS)).astype(np.float32)[group, None]
+    own = rng.standard_normal((known, DIMENSIONS), dtype=np.float32) * axes
+    centres = middle[group] + np.float32(np.sqrt(WITHIN_GROUP)) * wide * own
     centres[:, -1] += MEAN  # the mean direction is an axis along which hardly anything varies
     scale = np.exp(PERSON_SCALE * rng.standard_normal(known)).astype(np.float32)
     poor = rng.random(len(people)) < POOR
@@ -58,11 +68,15 @@ def make(count: int, seed: int = 0, sizes: Ints | None = None) -> Made:
         poor, POOR_SCALE, 1
     )
     spread = np.sqrt(variances(WITHIN)).astype(np.float32)
+    session = people * SESSIONS + rng.integers(0, SESSIONS, len(people))
+    used, session = np.unique(session, return_inverse=True)
+    sessions = rng.standard_normal((len(used), DIMENSIONS), dtype=np.float32) * spread * np.sqrt(BETWEEN_SESSIONS)
     vectors = np.empty((len(people), DIMENSIONS), dtype=np.float32)
     for start in range(0, len(people), 100_000):
         rows = slice(start, start + 100_000)
         noise = rng.standard_normal((len(people[rows]), DIMENSIONS), dtype=np.float32) * spread
-        vectors[rows] = centres[people[rows]] + noise * (scale[people[rows]] * face_scale[rows])[:, None]
+        noise *= np.float32(np.sqrt(1 - BETWEEN_SESSIONS)) * face_scale[rows, None]
+        vectors[rows] = centres[people[rows]] + (noise + sessions[session[rows]]) * scale[people[rows], None]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     wrong = rng.random(len(people)) < LABEL_NOISE
     people = np.where(wrong, rng.integers(0, known, len(people)), people)

@@ -82,7 +82,7 @@ class Calibration:
         weights = np.array(self.weights, dtype=np.float32)
         weighed = features(average, centroid, ones, others) @ weights[1:] + weights[0]
         constant, slope, deviation = self.spread
-        usual = constant + slope * np.log(1.0 / ones + 1.0 / others)
+        usual = constant + slope * np.log(1.0 / np.minimum(ones, LARGEST) + 1.0 / np.minimum(others, LARGEST))
         beyond = (np.log(np.maximum(centroid, 1e-5)) - usual) / deviation - FAR
         return np.asarray(weighed - TOO_FAR * np.maximum(beyond, 0.0) ** 2, dtype=np.float32)
 

@@ -1,0 +1,140 @@
+"""How long it takes to cluster many faces, how well that goes, and how other methods do on the same faces.
+
+`python -m benchmarks.recluster --faces 100000 --json`
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.faces_generator import Made, make
+from daemon.calibration import Calibration
+from daemon.clustering import Constraints, Faces, cluster, grow
+from daemon.peers import PEERS, best
+from daemon.scores import agreement
+
+Ints = NDArray[np.int64]
+
+#: share of the faces that are new in the second measurement
+NEW = 0.01
+#: most faces that a method is tried on: beyond it, it needs all pairs in memory or takes hours
+PEERS_UP_TO = {"average linkage": 20_000, "Chinese whispers": 10_000, "HDBSCAN": 10_000, "DBSCAN": 100_000}
+#: embedding model whose calibration is used; the made-up faces lie as far apart as its do
+MODEL = "dlib"
+
+
+def faces_of(made: Made) -> Faces:
+    """Each made-up face on a photo of its own."""
+    return Faces(made.vectors, made.quality, np.arange(len(made.vectors)))
+
+
+def measured(count: int, seed: int) -> dict[str, Any]:
+    """A full recluster of `count` faces, and one after 1 % of them are new; run in a process of its own, so that its
+    peak memory is that of the clustering."""
+    made = make(count, seed)
+    base = peak_mb()
+    faces, calibration = faces_of(made), Calibration.of(MODEL)
+    started = time.perf_counter(), time.process_time()
+    labels = cluster(faces, calibration, Constraints())
+    seconds, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+    peak = peak_mb()
+    figures: dict[str, Any] = {
+        "faces": count,
+        "people": len(np.unique(made.people)),
+        "clusters": len(np.unique(labels)),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "peak_mb": round(peak),
+        "peak_mb_before": round(base),
+        **{key: round(value, 4) for key, value in asdict(agreement(made.people, labels)).items()},
+    }
+    new = np.random.default_rng(seed).random(count) < NEW
+    started = time.perf_counter(), time.process_time()
+    labels = grow(faces, np.where(new, -1, labels), new, calibration, Constraints())
+    figures["incremental_seconds"] = round(time.perf_counter() - started[0], 2)
+    figures["incremental_cpu_seconds"] = round(time.process_time() - started[1], 2)
+    figures["incremental_share"] = round(figures["incremental_seconds"] / seconds, 4)
+    figures["incremental_bcubed_f"] = round(agreement(made.people, labels).bcubed_f, 4)
+    return figures
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 1e6 if sys.platform == "darwin" else size / 1e3
+
+
+def peers(count: int, seed: int) -> dict[str, Any]:
+    """The other methods on the same faces, each at the best of its settings."""
+    made = make(count, seed)
+    result: dict[str, Any] = {}
+    for method, run in PEERS.items():
+        if count > PEERS_UP_TO[method]:
+            result[method] = f"not run beyond {PEERS_UP_TO[method]} faces"
+            continue
+        started = time.perf_counter()
+        try:
+            entry = best(method, run(made.vectors), made.people)
+        except ImportError as error:
+            result[method] = str(error)
+            continue
+        result[method] = {
+            "bcubed_f": round(entry.agreement.bcubed_f, 4),
+            "pairwise_f": round(entry.agreement.pairwise_f, 4),
+            "setting": entry.setting,
+            "sweep_seconds": round(time.perf_counter() - started, 1),
+        }
+    return result
+
+
+def distances(vectors: NDArray[np.float32], people: Ints) -> dict[str, list[float]]:
+    """Percentiles of cosine distance within and between people, to hold the generator against real faces."""
+    rows = np.random.default_rng(0).permutation(len(vectors))[:2000]
+    distance = (1.0 - vectors[rows] @ vectors[rows].T)[np.triu_indices(len(rows), 1)]
+    same = (people[rows][:, None] == people[rows])[np.triu_indices(len(rows), 1)]
+    return {
+        "within": np.percentile(distance[same], [5, 25, 50, 75, 95]).round(4).tolist(),
+        "between": np.percentile(distance[~same], [0.01, 0.1, 1, 25, 50, 75]).round(4).tolist(),
+    }
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs `work` in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=int, default=100_000, help="how many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-peers", action="store_true", help="only enrichd's own clustering")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    figures = apart(measured, options.faces, options.seed)
+    figures["cores"] = os.cpu_count()
+    figures["load"] = os.getloadavg()[0]
+    like = make(0, options.seed, np.concatenate([np.full(50, 14), np.ones(250, int)]))
+    figures["distances_like_lfw"] = distances(like.vectors, like.people)
+    if not options.no_peers:
+        figures["peers"] = apart(peers, options.faces, options.seed)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:>24}  {value}")
+
+
+if __name__ == "__main__":
+    main()
