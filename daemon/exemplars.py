@@ -11,7 +11,9 @@ from bson import ObjectId
 from numpy.typing import NDArray
 
 from daemon.calibration import Calibration
+from daemon.recognition import Recognizer
 from daemon.store import identities as store
+from daemon.store import recognizers
 from daemon.store.collections import Collections
 from daemon.store.identities import ACTIVE, HIDDEN, Identity
 
@@ -33,7 +35,15 @@ class Nearest:
     distance: float
     log_ratio: float
     sure: bool
-    ignored: bool
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """Whom a trained recognizer takes a face for; `sure`: its confidence is above what it was calibrated to need."""
+
+    identity: ObjectId
+    confidence: float
+    sure: bool
 
 
 class Exemplars:
@@ -42,6 +52,8 @@ class Exemplars:
     def __init__(self) -> None:
         self._known: dict[ObjectId, Identity] = {}
         self._latest: datetime | None = None
+        self._recognizer: Recognizer | None = None
+        self._recognizer_at: datetime | None = None
         self._matrices: dict[str, tuple[NDArray[np.float32], list[ObjectId]]] = {}
 
     async def refresh(self, collections: Collections) -> None:
@@ -57,6 +69,29 @@ class Exemplars:
             self._known[known.id] = known
         if changed:
             self._matrices.clear()
+
+        at = await recognizers.stored_at(collections, "identity")
+        if at != self._recognizer_at:
+            learned = await recognizers.get(collections, "identity") if at else None
+            self._recognizer = Recognizer.of(learned) if learned else None
+            self._recognizer_at = at
+
+    def recognized(self, embeddings: Mapping[str, NDArray[np.float32]]) -> Recognized | None:
+        """Whom a trained recognizer takes a face for; None without one, or where that identity is not known."""
+        recognizer = self._recognizer
+        if recognizer is None or (vector := embeddings.get(recognizer.model)) is None:
+            return None
+        unit = np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+        number, confidence = recognizer.tell(unit[None])
+        identity = ObjectId(recognizer.names[int(number[0])])
+        entry = self._known.get(identity)
+        if entry is None or entry.state not in (ACTIVE, HIDDEN):
+            return None
+        return Recognized(identity, float(confidence[0]), float(confidence[0]) >= recognizer.threshold)
+
+    def ignored(self, identity: ObjectId) -> bool:
+        """Whether an identity is a stranger whom a person wants to see no more."""
+        return identity in self._known and self._known[identity].ignored
 
     def forget(self, ids: list[ObjectId]) -> None:
         """Takes identities out that no longer exist."""
@@ -93,8 +128,7 @@ class Exemplars:
             ratio = float(calibration.log_ratio(distances[best : best + 1])[0])
             second = float(calibration.log_ratio(others.min(keepdims=True))[0]) if len(others) else -np.inf
             sure = ratio >= SURE + math.log(len(set(owners))) and ratio - second >= MARGIN
-            ignored = self._known[owners[best]].ignored
-            return Nearest(owners[best], float(distances[best]), ratio, sure, ignored)
+            return Nearest(owners[best], float(distances[best]), ratio, sure)
         return None
 
 

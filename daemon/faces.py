@@ -10,7 +10,7 @@ from bson import ObjectId
 from pymongo import UpdateOne
 
 from daemon.calibration import Calibration
-from daemon.exemplars import Exemplars, Nearest
+from daemon.exemplars import Exemplars
 from daemon.store import faces as store
 from daemon.store import identities as identity_store
 from daemon.store.collections import Collections, Document
@@ -22,6 +22,8 @@ from enrichers.contract import Face
 MIN_OVERLAP = 0.3
 #: overlap from which boxes alone say that it is the same face, where the bytes changed and no vectors can be compared
 SURE_OVERLAP = 0.6
+#: confidence of a trained recognizer from which its guess is kept as a suggestion
+SUGGEST_FROM = 0.3
 #: quality value below which a face is not assigned to anybody
 MIN_QUALITY = 0.3
 
@@ -93,6 +95,16 @@ def new_id(image: ImageFaces, rank: int, taken: set[ObjectId]) -> ObjectId:
 
 
 @dataclass(frozen=True)
+class Belongs:
+    """Whom a face belongs to, and why: by "cluster" with its cosine distance, by "classifier" with its confidence."""
+
+    identity: ObjectId
+    by: str
+    distance: float | None
+    confidence: float | None
+
+
+@dataclass(frozen=True)
 class Placed:
     """A detection with its id and, where it was found again, its stored face."""
 
@@ -147,7 +159,8 @@ async def write_faces(
         gone += lost
     operations: list[UpdateOne] = []
     candidates = [assign(faces, exemplars) for faces in placed]
-    living = await identity_store.names(collections, [near.identity for who in candidates for near in who.values()])
+    wanted = [entry["belongs"].identity for found in candidates for entry in found.values() if "belongs" in entry]
+    living = await identity_store.names(collections, wanted)
     identities: list[dict[ObjectId, ObjectId | None]] = []
     for image, faces, assigned in zip(batch, placed, candidates, strict=True):
         who: dict[ObjectId, ObjectId | None] = {}
@@ -158,11 +171,10 @@ async def write_faces(
                 )
                 who[entry.id] = None
                 continue
-            insert: Document = {}
-            if (nearest := assigned.get(entry.id)) is not None and nearest.identity in living:
-                insert = store.assignment(nearest.identity, "cluster", now, nearest.distance)
-                if nearest.ignored:
-                    insert["verdict"] = store.IGNORED
+            insert = dict(assigned.get(entry.id, {}))
+            belongs: Belongs | None = insert.pop("belongs", None)
+            if belongs is not None and belongs.identity in living:
+                insert |= store.assignment(belongs.identity, belongs.by, now, belongs.distance, belongs.confidence)
             operations.append(
                 store.upsert(entry.id, image.document_key, image.image_sha256, entry.face, now, entry.fresh, insert)
             )
@@ -185,23 +197,34 @@ def is_forgotten(entry: Placed, forgotten: Sequence[StoredFace]) -> bool:
     return any(overlap(entry.face.box, face.box) >= MIN_OVERLAP for face in forgotten)
 
 
-def assign(faces: Sequence[Placed], exemplars: Exemplars) -> dict[ObjectId, Nearest]:
-    """The new faces of one image that clearly belong to an identity. One identity is given to one face of a photo, the
-    one that is nearest to it, and to none where a stored face has it already."""
+def assign(faces: Sequence[Placed], exemplars: Exemplars) -> dict[ObjectId, Document]:
+    """What is stored of the new faces of one image that clearly belong to an identity, by the nearest exemplars or by a
+    trained recognizer; where it is less sure, its guess is kept as a suggestion. One identity is given to one face of a
+    photo, the one that fits best, and to none where a stored face has it already."""
     taken = {face.known.identity for face in faces if face.known and face.known.identity}
-    wanted: list[tuple[float, ObjectId, Nearest]] = []
+    wanted: list[tuple[float, ObjectId, Belongs]] = []
+    result: dict[ObjectId, Document] = {}
     for entry in faces:
         value = entry.face.quality.get("value")
         if entry.known is not None or (value is not None and float(value) < MIN_QUALITY):
             continue
         nearest = exemplars.nearest(entry.face.embeddings)
         if nearest is not None and nearest.sure:
-            wanted.append((nearest.distance, entry.id, nearest))
-    result: dict[ObjectId, Nearest] = {}
-    for _, id, nearest in sorted(wanted, key=lambda entry: (entry[0], entry[1])):
-        if nearest.identity not in taken:
-            taken.add(nearest.identity)
-            result[id] = nearest
+            wanted.append((nearest.distance, entry.id, Belongs(nearest.identity, "cluster", nearest.distance, None)))
+            continue
+        told = exemplars.recognized(entry.face.embeddings)
+        if told is not None and told.sure:
+            wanted.append(
+                (1.0 - told.confidence, entry.id, Belongs(told.identity, "classifier", None, told.confidence))
+            )
+        elif told is not None and told.confidence >= SUGGEST_FROM:
+            guess = {"identity": told.identity, "by": "classifier", "confidence": round(told.confidence, 4)}
+            result[entry.id] = {"suggested": guess}
+    for _, id, belongs in sorted(wanted, key=lambda entry: (entry[2].by, entry[0], entry[1])):
+        if belongs.identity not in taken:
+            taken.add(belongs.identity)
+            ignored = {"verdict": store.IGNORED} if exemplars.ignored(belongs.identity) else {}
+            result[id] = {"belongs": belongs, **ignored}
     return result
 
 

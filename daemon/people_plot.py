@@ -1,12 +1,14 @@
 """Pictures of embeddings, coloured by identity: a PNG of the plane and of space, or a page that can be turned."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from enrichers.errors import EnrichdError
 
@@ -80,8 +82,6 @@ def draw(points: Points, file: Path) -> None:
 
 def draw_png(points: Points, file: Path) -> None:
     """The plane of the first two axes on the left, the space on the right. Drawn with Pillow alone."""
-    from PIL import Image, ImageDraw, ImageFont
-
     side, margin = 800, 40
     picture = Image.new("RGB", (2 * side, side), "white")
     pen = ImageDraw.Draw(picture)
@@ -102,6 +102,31 @@ def draw_png(points: Points, file: Path) -> None:
                 place = (left + side / 2 + float(middle[0]) * (side / 2 - margin), side / 2 - float(middle[1]) * 360)
                 pen.text(place, points.names[number], fill="black", font=font, anchor="mm")
     picture.save(file)
+
+
+def confusion_picture(pairs: Sequence[Mapping[str, Any]], most: int = 30) -> Image.Image:
+    """What is taken for what, as a square of counts: rows are what it is, columns what was told. `pairs` as a training
+    reports them ("is", "told", "faces"); only labels that are confused are drawn, the `most` frequent."""
+    names = list(dict.fromkeys(str(pair[side]) for pair in pairs for side in ("is", "told")))[:most]
+    cell, room = 28, 180
+    picture = Image.new("RGB", (room + cell * max(len(names), 8), room + cell * max(len(names), 2)), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    if not names:
+        pen.text((10, 10), "nothing was confused", fill="black", font=font)
+    worst = max((pair["faces"] for pair in pairs), default=1)
+    for number, name in enumerate(names):
+        at = room + cell * number
+        pen.text((room - 8, at + cell / 2), name[:24], fill="black", font=font, anchor="rm")
+        upright = Image.new("RGB", (room - 8, cell), "white")
+        ImageDraw.Draw(upright).text((4, cell / 2), name[:24], fill="black", font=font, anchor="lm")
+        picture.paste(upright.rotate(90, expand=True), (at, 8))
+    for pair in pairs:
+        if str(pair["is"]) in names and str(pair["told"]) in names:
+            x, y = (room + cell * names.index(str(pair[side])) for side in ("told", "is"))
+            shade = int(235 * (1 - pair["faces"] / worst))
+            pen.rectangle((x, y, x + cell, y + cell), fill=(255, shade, shade), outline="grey")
+            pen.text((x + cell / 2, y + cell / 2), str(pair["faces"]), fill="black", font=font, anchor="mm")
+    return picture
 
 
 def rotation(around_y: float, around_x: float) -> Floats:

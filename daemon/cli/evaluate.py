@@ -12,6 +12,7 @@ TASKS = (
     "caption",
     "faces",
     "identities",
+    "classifier",
     "attributes",
     "safety",
     "search",

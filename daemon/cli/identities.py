@@ -314,6 +314,36 @@ def suggest(
 
 @app.command()
 @configured
+def train(
+    config: "Config",
+    label: Annotated[str, typer.Option("--label", help="identity, or a field of the identities.")] = "identity",
+    min_images: Annotated[int, typer.Option("--min-images", min=2, help="Faces that a label needs.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Which photos are held back to judge by.")] = 0,
+    confusion: Annotated[
+        Path | None, typer.Option("--confusion", help="File for a picture of what is confused.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn to recognise the named people (or another label) in new faces."""
+    from daemon.training import train_recognizer
+
+    trained = work(config, lambda collections: train_recognizer(collections, label, min_images, seed))
+    if confusion:
+        from daemon.people_plot import confusion_picture
+
+        confusion_picture(trained.document()["judged"]["confusion"]).save(confusion)
+    if as_json:
+        print_json(trained.document())
+        return
+    document = trained.document()
+    pairs = document["judged"].pop("confusion")
+    rows = [[key, value] for key, value in {**document, **document.pop("judged")}.items() if key != "judged"]
+    print_table(None, ["", ""], rows)
+    print_table("confused", ["is", "told", "faces"], [[pair["is"], pair["told"], pair["faces"]] for pair in pairs])
+
+
+@app.command()
+@configured
 def plot(
     config: "Config",
     file: Annotated[Path, typer.Argument(help="A .png, or a .html that can be turned.")],

@@ -214,10 +214,14 @@ def upsert_forgotten(
     return UpdateOne({"_id": id}, {"$set": change, "$setOnInsert": {"created_at": now}}, upsert=True)
 
 
-def assignment(identity: ObjectId | None, by: str, now: datetime, distance: float | None) -> Document:
+def assignment(
+    identity: ObjectId | None, by: str, now: datetime, distance: float | None, confidence: float | None = None
+) -> Document:
     """The fields of a face that say whom it belongs to, by whom ("cluster", "classifier", "user") and how far it was
-    from what it was compared with (cosine distance)."""
-    assigned = None if identity is None else {"by": by, "at": now, "distance": distance}
+    from what it was compared with (cosine distance), or the classifier's confidence."""
+    assigned: Document | None = None if identity is None else {"by": by, "at": now, "distance": distance}
+    if assigned is not None and confidence is not None:
+        assigned["confidence"] = round(confidence, 4)
     return {"identity": identity, "assigned": assigned}
 
 

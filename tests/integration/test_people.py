@@ -11,7 +11,8 @@ from daemon.config import Identities
 from daemon.faces import delete_faces, write_faces
 from daemon.identities import recluster, watch_names
 from daemon.store.collections import Collections
-from tests.people import NOW, face, image, insert
+from daemon.training import train_recognizer
+from tests.people import MODEL, NOW, face, image, insert, vector
 
 pytestmark = pytest.mark.integration
 
@@ -135,3 +136,21 @@ def test_ids_are_object_ids() -> None:
 
     assert face_id({"_id": 1}, "a", 0) == face_id({"_id": 1}, "a", 0) != face_id({"_id": 1}, "a", 1)
     assert isinstance(face_id({"_id": 1}, "a", 0), ObjectId)
+
+
+async def test_a_trained_recognizer_assigns_or_suggests(collections: Collections, executor: Executor) -> None:
+    await insert(collections, *[image(who * 100 + shot, face(who, shot)) for who in range(10) for shot in range(12)])
+    await recluster(collections, Identities(), executor=executor)
+    async for document in collections.identities.find():
+        name = f"person {document['cover_face']}"
+        await collections.identities.update_one({"_id": document["_id"]}, {"$set": {"name": name}})
+    trained = await train_recognizer(collections, min_images=10)
+    assert (trained.labels, trained.judged.accuracy) == (10, 1.0)
+    blurred = vector(3, 900, spread=0.55)  # too far from every exemplar to be assigned by them
+    batch = [image(5000, face(3, 900, embeddings={MODEL: blurred})), image(5001, face(77, 1))]
+    [[known], [stranger]] = await write_faces(collections, batch, NOW)
+    stored = await collections.faces.find_one({"_id": known["face"]})
+    assert stored is not None
+    told = stored["assigned"] or stored["suggested"]
+    assert told["by"] == "classifier"
+    assert (stranger["identity"], stranger["name"]) == (None, None)
