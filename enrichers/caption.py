@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any, ClassVar
 
-from enrichers.caption_evidence import CLASSES, LABEL_CLASSES, Thing, nouns_for
+from enrichers.caption_evidence import CLASSES, LABEL_CLASSES, Thing, nouns_for, words
 from enrichers.caption_grammar import Phrase, Placed, describe, overlap, touch
 from enrichers.caption_relations import holds, stands_on
 from enrichers.caption_words import load_words
@@ -30,6 +30,8 @@ FACE_SCORE, GENDER_SCORE = 0.6, 0.95
 INSIDE = 0.7
 #: years under which a person is a baby, and no adult
 BABY, ADULT = 2, 14
+#: the score from which a picture is known to be indoors or outdoors
+PLACE_SCORE = 0.8
 #: characters of found text that a caption quotes
 QUOTED = 60
 #: pictures that are something else than a photo, by the attribute `kind`
@@ -87,7 +89,7 @@ class Caption(Enricher):
         if self._writer:
             rows = [row for row, placed in enumerate(found) if placed and all(is_known(p.thing) for p in placed)]
             things = [[p.thing for p in found[row]] for row in rows]
-            layouts = [layout(found[row]) for row in rows]
+            layouts = [layout(found[row], images[row].results) for row in rows]
             for row, candidates in zip(rows, self._writer.write(things, layouts), strict=True):
                 placed = found[row]
                 true = next((w for w in candidates if holds(w.units, w.nouns, placed)), None)
@@ -181,12 +183,16 @@ def _classes(tags: Mapping[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-def layout(placed: Sequence[Placed]) -> Layout:
-    """What the boxes show together."""
+def layout(placed: Sequence[Placed], results: Mapping[str, Mapping[str, Any]]) -> Layout:
+    """What the boxes show together, and what settings the attributes rule out."""
+    place = results.get("attributes", {}).get("place") or {}
+    sure = place.get("score", 0) >= PLACE_SCORE
+    elsewhere = {"indoor": "outdoors", "outdoor": "indoors"}.get(str(place.get("value"))) if sure else None
     pairs = list(permutations(placed, 2))
     return Layout(
         touching=any(touch(one, other) for one, other in pairs),
         standing=any(one.boxes and other.boxes and stands_on(one, other) for one, other in pairs),
+        elsewhere=words(elsewhere) if elsewhere else frozenset(),
     )
 
 
@@ -213,12 +219,12 @@ def _from_writer(written: Written, things: Sequence[Thing]) -> dict[str, Any]:
 def _from_captioner(text: str, things: Sequence[Thing], model: str) -> dict[str, Any]:
     """The captioner's own sentence. A noun that the other enrichers found has their evidence, another one the
     captioner's word alone."""
-    words = load_words()
+    lexicon = load_words()
     tokens = re.findall(r"[^\W\d_][\w'-]*", text.lower())
     evidence = []
-    for noun in words.nouns(tokens):
+    for noun in lexicon.nouns(tokens):
         name = " ".join(tokens[noun.start : noun.end])
-        support = [thing for thing in things if words.supported(noun.name, words.known([thing.name]))]
+        support = [thing for thing in things if lexicon.supported(noun.name, lexicon.known([thing.name]))]
         evidence.append(_evidence(name, support) if support else {"word": name, "from": model, "found": []})
     return {"text": sentence(text.rstrip(" .").split()), "evidence": evidence, "by": model}
 
@@ -235,13 +241,13 @@ def _evidence(word: str, things: Sequence[Thing]) -> dict[str, Any]:
 def _from_rules(phrase: Phrase | None, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     evidence: list[dict[str, Any]] = []
     if phrase:
-        words = phrase.words
+        said = phrase.words
         evidence = [_evidence(word, things) for word, things in phrase.named]
     else:
-        words = KINDS.get(str(results.get("attributes", {}).get("kind", {}).get("value")), "a picture")
+        said = KINDS.get(str(results.get("attributes", {}).get("kind", {}).get("value")), "a picture")
         text = " ".join(str(results.get("text", {}).get("text") or "").split())
         if text:
             quoted = text if len(text) <= QUOTED else text[: QUOTED - 1].rstrip() + "…"
-            words += f' with the text "{quoted}"'
+            said += f' with the text "{quoted}"'
             evidence.append({"word": "text", "from": "text", "found": [quoted]})
-    return {"text": sentence([words]), "evidence": evidence, "by": GRAMMAR}
+    return {"text": sentence([said]), "evidence": evidence, "by": GRAMMAR}

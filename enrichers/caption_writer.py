@@ -45,10 +45,11 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the boxes of a picture's things show together."""
+    """What is known of a picture beside the things in it."""
 
     touching: bool  #: whether any two of them touch
     standing: bool  #: whether any of them stands, sits or lies on another
+    elsewhere: frozenset[str] = frozenset()  #: settings that the picture is not in
 
 
 class Grounding:
@@ -147,7 +148,13 @@ class Writer:
         mask = np.full((n, len(self._vocabulary.units)), -np.inf, np.float32)
         likely: list[dict[str, float]] = []
         for row, things in enumerate(found):
-            likely.append({p: float(c) for p, c in zip(PLACES, chances[row], strict=True) if c >= self._likely})
+            likely.append(
+                {
+                    p: float(c)
+                    for p, c in zip(PLACES, chances[row], strict=True)
+                    if c >= self._likely and p not in layouts[row].elsewhere
+                }
+            )
             mask[row, self._grounding.allowed(things, set(likely[row]), layouts[row])] = 0
         fed = {name: np.repeat(value, beams, axis=0) for name, value in fed.items()}
         mask = np.repeat(mask, beams, axis=0)

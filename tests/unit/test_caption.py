@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from enrichers.caption import Caption, find, kind_of
+from enrichers.caption import Caption, find, kind_of, layout
 from enrichers.caption_evidence import LABELS, PLACES, Thing, noun_fits, nouns_for, quantity_fits
 from enrichers.caption_grammar import Placed, describe, relation
 from enrichers.caption_relations import holds
@@ -293,3 +293,20 @@ def test_what_is_said_of_two_things_fits_their_boxes(sentence: str, boxes: dict[
     placed = [Placed(Thing(name, 1, 2, "objects"), (box,)) for name, box in boxes.items()]
     pairs = [word.partition("/") for word in sentence.split()]
     assert holds([w for w, _, _ in pairs], [noun or None for _, _, noun in pairs], placed) is true
+
+
+@pytest.mark.parametrize(
+    ("place", "barred"),
+    [
+        ({"value": "indoor", "score": 0.9}, "street"),
+        ({"value": "outdoor", "score": 0.9}, "kitchen"),
+        ({"value": "indoor", "score": 0.7}, None),  # not sure enough
+        ({"value": None, "score": 0.0}, None),
+    ],
+)
+def test_no_setting_is_named_that_the_picture_is_not_in(place: dict[str, Any], barred: str | None) -> None:
+    known = layout([], {"attributes": {"place": place}})
+    assert {"street", "kitchen"} & known.elsewhere == ({barred} if barred else set())
+    thing = [[Thing("dog", 1, 2, "objects", 0.9)]]
+    written = Writer(Noise(1, barred or "street"), VOCABULARY, beams=4, likely=0.5).write(thing, [known])[0]
+    assert not any(barred and barred in sentence.nouns for sentence in written)
