@@ -4,13 +4,16 @@ import shutil
 import uuid
 from dataclasses import dataclass
 
+import httpx
 from pymongo.errors import PyMongoError
 
 from daemon.activation import difference
 from daemon.app import Setup
 from daemon.config import Config
 from daemon.connection import Server, greet, open_client, server_uri
+from daemon.leases import machine
 from daemon.store.collections import Collections, open_collections
+from daemon.store.leases import LeaseStore
 from daemon.store.probe import try_privileges
 from daemon.store.state import State
 from enrichers.errors import EnrichdError
@@ -20,6 +23,8 @@ from migrations.steps import newest, pending
 SHARED_MEMORY_MARGIN_MB = 64
 #: MB that should be free where the embedded server writes
 DISK_MARGIN_MB = 500
+#: seconds that a daemon may take to tell its health
+HEALTH_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ async def examine(config: Config) -> list[Finding]:
             collections = open_collections(client, config.mongo.database, config.mongo.collection)
             findings.append(await _privileges(collections))
             findings += await _database(collections, setup)
+            findings += await _daemons(collections)
     except EnrichdError as error:
         findings.append(Finding("server", False, str(error), "Start the server or correct mongo.uri."))
     return findings
@@ -113,6 +119,33 @@ async def _privileges(collections: Collections) -> Finding:
             "Grant readWrite and dbAdmin on the database (docs/operations.md).",
         )
     return Finding("privileges", True, "read, write, watch and create indexes")
+
+
+async def _daemons(collections: Collections) -> list[Finding]:
+    """What the daemons of this machine say of themselves; others are only counted."""
+    try:
+        members = [member for member in await LeaseStore(collections).members() if member.live]
+    except PyMongoError:
+        return []  # the privileges tell why
+    findings = []
+    async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as http:
+        for member in members:
+            if member.machine != machine() or member.url is None:
+                continue
+            remedy = f"See {member.url}/readyz and its log."
+            try:
+                health = (await http.get(f"{member.url}/readyz")).json()
+                wrong = [f"{check['name']}: {check['message']}" for check in health["checks"] if not check["ok"]]
+                findings.append(
+                    Finding(f"daemon {member.pid}", not wrong, "; ".join(wrong) or f"well ({member.url})", remedy)
+                )
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                message = f"does not answer at {member.url}: {error or type(error).__name__}"
+                findings.append(Finding(f"daemon {member.pid}", False, message, remedy))
+    elsewhere = len(members) - len(findings)
+    if elsewhere:
+        findings.append(Finding("daemons elsewhere", True, f"{elsewhere} renew their leases"))
+    return findings
 
 
 async def _database(collections: Collections, setup: Setup | None) -> list[Finding]:
