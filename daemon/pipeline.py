@@ -70,6 +70,11 @@ class Writer:
                 if not future.done():
                     future.set_result(what)
 
+    async def discard_faces(self, outcome: Outcome) -> None:
+        """Deletes the faces that were stored for an image whose document cannot list them."""
+        if _faceless(outcome, Written.SET_ASIDE):
+            await _persistently(delete_faces, self._collections, [outcome.document.key])
+
     async def _write_one(self, outcome: Outcome, future: "asyncio.Future[Written]") -> None:
         try:
             written = await self._persist([outcome])
@@ -85,7 +90,7 @@ class Writer:
             try:
                 await self._write_faces(outcomes, now)
                 written = await self._images.write(outcomes, self._plan, self._retry, now)
-                gone = [o.document.key for o, what in zip(outcomes, written, strict=True) if what is Written.GONE]
+                gone = [o.document.key for o, what in zip(outcomes, written, strict=True) if _faceless(o, what)]
                 if gone:
                     await delete_faces(self._collections, gone)
                 return written
@@ -116,6 +121,12 @@ class Writer:
 def _fail(future: "asyncio.Future[Written]", error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _faceless(outcome: Outcome, written: Written) -> bool:
+    """Whether faces that were just stored have no image that lists them: it is gone or cannot hold its answers."""
+    refused = written is Written.SET_ASIDE and "faces" not in outcome.document.enrichments
+    return written is Written.GONE or refused
 
 
 def _shows_nothing(outcome: Outcome) -> bool:
@@ -303,6 +314,7 @@ class Pipeline:
         if self._unmatched.get(entry.token) == read:
             log.error("%s cannot be matched by what was read of it", dict(document.key))
             await _persistently(self._images.set_aside_unmatched, outcome, utc_now())
+            await self._writer.discard_faces(outcome)
             self._set_aside.add(entry.token)
             del self._unmatched[entry.token]
             return False

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bson import encode
+
 from daemon.config import Config
 from daemon.plan import Plan, Reason, decide
 from daemon.store import verification as stored
@@ -27,8 +29,10 @@ async def verify(config: Config, collections: Collections) -> AsyncIterator[Viol
     active = await State(collections).plan()
     plan = active.plan if active else Plan(())
     now = datetime.now(UTC)
+    explained = await stored.set_aside(collections)
     async for image in stored.images(collections, config.images.source, config.images.filter, plan):
-        for violation in of_image(image, plan, now):
+        known = encode({"_id": image.image.key["_id"]}) in explained
+        for violation in _of_faces(image, image.image.key["_id"]) if known else of_image(image, plan, now):
             yield violation
     async for face in stored.faces_without_image(collections):
         yield Violation("orphaned face", face, "its image is gone")

@@ -332,6 +332,10 @@ def update_of(outcome: Outcome, plan: Plan, retry: RetryPolicy, now: datetime) -
             entry = _entry(outcome, step, answer, retry, now)
         else:
             run = outcome.document.run(step.name) or {}
+            if outcome.image_sha256 not in (None, run.get("image_sha256", outcome.image_sha256)):
+                unsetting[f"{ENRICHMENTS}.{step.name}.run"] = ""  # of other bytes, which stood under the same path
+                states[step.name] = "failed"
+                continue
             states[step.name] = str(run.get("state", "done"))
             if isinstance(at := run.get("next_attempt_at"), datetime):
                 due.append(at)
@@ -351,7 +355,10 @@ def update_of(outcome: Outcome, plan: Plan, retry: RetryPolicy, now: datetime) -
         unsetting[f"{ENRICHMENT}.attempts"] = unsetting[f"{ENRICHMENT}.error"] = ""
         state = overall_state(states.values())
     setting[f"{ENRICHMENT}.state"] = state
-    setting[f"{ENRICHMENT}.plan"] = plan.hash
+    if any(path.endswith(".run") for path in unsetting):  # the next fast sweep has it completed
+        unsetting[f"{ENRICHMENT}.plan"] = ""
+    else:
+        setting[f"{ENRICHMENT}.plan"] = plan.hash
     setting[f"{ENRICHMENT}.source_ref"] = outcome.source_ref
     setting[f"{ENRICHMENT}.at"] = now
     if due:

@@ -34,6 +34,11 @@ class IdentityCounts:
     counted: tuple[int, int]
 
 
+async def set_aside(collections: Collections) -> set[bytes]:
+    """The ids, encoded as BSON, of the documents that cannot hold results; the failures collection tells why."""
+    return {encode({"_id": failure["_id"]}) async for failure in collections.failures.find({}, {"_id": 1})}
+
+
 async def images(
     collections: Collections, source: str, filter: Mapping[str, Any], plan: Plan
 ) -> AsyncIterator[ImageWithFaces]:
@@ -52,6 +57,11 @@ async def images(
         yield image
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What the user put where enrichd's own sub-document belongs counts as nothing."""
+    return value if isinstance(value, Mapping) else {}
+
+
 async def _with_faces(collections: Collections, documents: Sequence[Document], source: str) -> list[ImageWithFaces]:
     ids = [document["_id"] for document in documents]
     stored: dict[bytes, list[Document]] = {encode({"_id": id}): [] for id in ids}
@@ -63,8 +73,8 @@ async def _with_faces(collections: Collections, documents: Sequence[Document], s
             ImageDocument(
                 key={"_id": document["_id"]},
                 source=read_path(document, source),
-                enrichment=document.get(ENRICHMENT) or {},
-                enrichments=document.get(ENRICHMENTS) or {},
+                enrichment=_mapping(document.get(ENRICHMENT)),
+                enrichments=_mapping(document.get(ENRICHMENTS)),
             ),
             tuple(read_path(document, f"{ENRICHMENTS}.faces.items") or ()),
             tuple(stored[encode({"_id": document["_id"]})]),
