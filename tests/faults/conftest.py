@@ -37,7 +37,7 @@ class DaemonProcess:
     def __init__(self, name: str, folder: Path, config: Config) -> None:
         self.name = name
         self.config = config
-        self._file = folder / f"{name}.toml"
+        self.file = folder / f"{name}.toml"
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,12 +53,12 @@ class DaemonProcess:
     def start(self) -> None:
         values = effective(self.config)
         values["mongo"]["uri"] = self.config.mongo.uri
-        self._file.write_text(as_toml(values))
+        self.file.write_text(as_toml(values))
         self._from = self.log.stat().st_size if self.log.exists() else 0
         path = os.pathsep.join([*map(str, PLUGINS), str(ROOT)])
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.process", str(self._file)],
+                [sys.executable, "-m", "tests.faults.process", str(self.file)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,

@@ -6,10 +6,12 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from typing import Any
 
 import pytest
 
 from tests.faults.conftest import DaemonProcess, World
+from tests.faults.test_promise_08_retries import enrichd
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +27,10 @@ async def ask(daemon: DaemonProcess, target: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
     return await asyncio.to_thread(get)
+
+
+def find_checks(told: Any) -> list[Any]:
+    return told if isinstance(told, list) else next(value for value in told.values() if isinstance(value, list))
 
 
 async def failing(daemon: DaemonProcess) -> set[str]:
@@ -50,6 +56,9 @@ async def test_promise_13_the_endpoint_tells_the_truth(world: World) -> None:
     assert 'enrichd_images_total{written="written"} 20' in metrics
     assert 'enrichd_enricher_images_total{enricher="standin",outcome="done"} 20' in metrics
     assert "enrichd_queue_documents 0" in metrics and "enrichd_ready 1" in metrics
+
+    told = json.loads(await enrichd(daemon, "doctor", "--json"))
+    assert [entry["ok"] for entry in find_checks(told) if entry["check"] == f"daemon {daemon.pid}"] == [True]
 
     world.proxy.black_hole()  # nobody is told; only silence shows it
     await until_failing(daemon, {"tail", "lease"}, 90)

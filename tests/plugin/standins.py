@@ -5,16 +5,18 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from enrichers.contract import Enricher, Face, Failure, Form, Loader, Result
-from enrichers.errors import EnricherFailed
+from enrichers.errors import EnricherFailed, OutOfMemory
 from enrichers.image import Image
 
 CRASHES, HANGS, RAISES, FAILS, FLAKY = (0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 0), (0, 255, 255)
+EATS = (255, 0, 255)  #: all the memory there is, when it is tried alone
 
 
 def colour(image: Image) -> tuple[int, int, int]:
@@ -28,7 +30,7 @@ class Standin(Enricher):
 
     name = "standin"
     version = 1
-    defaults: ClassVar[Mapping[str, Any]] = {"log": "", "salt": "", "ms": 0.0, "size": 0}
+    defaults: ClassVar[Mapping[str, Any]] = {"log": "", "salt": "", "ms": 0.0, "size": 0, "fits": 0}
 
     @property
     def form(self) -> Form:
@@ -43,6 +45,8 @@ class Standin(Enricher):
 
     def enrich(self, images: Sequence[Image]) -> Sequence[Result | Failure]:
         self._note(images)
+        if 0 < self.settings["fits"] < len(images):
+            raise OutOfMemory
         time.sleep(self.settings["ms"] / 1000 * len(images))
         return [self._one(image) for image in images]
 
@@ -55,6 +59,8 @@ class Standin(Enricher):
         match colour(image):
             case c if c == CRASHES:
                 signal.raise_signal(signal.SIGSEGV)
+            case c if c == EATS:
+                self._eat()
             case c if c == HANGS:
                 time.sleep(3600)
             case c if c == RAISES:
@@ -66,6 +72,14 @@ class Standin(Enricher):
         mean = image.pixels.reshape(-1, 3).mean(axis=0)
         padding = {"padding": "x" * self.settings["size"]} if self.settings["size"] else {}
         return Result({"mean": [round(float(v), 1) for v in mean], **padding})
+
+    def _eat(self) -> None:
+        if current_process().name != "enrichd-inference-alone":
+            signal.raise_signal(signal.SIGSEGV)
+        eaten = []
+        while len(eaten) < 40:  # 2 GB, far beyond what the test allows
+            eaten.append(np.ones(50 << 20, np.uint8))
+            time.sleep(0.05)
 
 
 class Follower(Standin):
