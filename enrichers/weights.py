@@ -172,10 +172,8 @@ class ModelStore:
             if progress:
                 progress(names, min(done, total) if total else done, total)
 
-        report(0)
-        with tempfile.TemporaryDirectory(
-            prefix=f".pull-{_short_hash(_label(_download(source)))}-", dir=self.cache
-        ) as folder:
+        prefix = f".pull-{_short_hash(_label(_download(source)))}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=self.cache) as folder:
             staging = Path(folder)
             report(0)
             if source.provider == "package":
