@@ -10,7 +10,8 @@ from skimage import data
 
 from enrichers.catalogue import Catalogue
 from enrichers.contract import Result, Vector
-from enrichers.embedding import Preparation
+from enrichers.detection import Detections
+from enrichers.embedding import VIEWS, Embedder, Preparation
 from enrichers.faces import Faces
 from enrichers.image import Facts, Image, Pixels
 from enrichers.loading import ProcessLoader
@@ -118,18 +119,27 @@ def test_onnx_models_get_their_own_normalisation(
         assert (dark < first).all()
 
 
-def test_facenet_as_a_frozen_tensorflow_graph(tmp_path: Path, cache: Path) -> None:
+def test_facenet_as_a_frozen_tensorflow_graph(tmp_path: Path) -> None:
     tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     v1 = tensorflow.compat.v1
     with v1.Graph().as_default() as graph:
         pixels = v1.placeholder(tensorflow.float32, [None, 160, 160, 3], name="input")
         v1.identity(tensorflow.reduce_mean(pixels, axis=1)[:, :, 0], name="embeddings")
     (tmp_path / "facenet.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    names = {"inputs": {"chips": "input:0"}, "outputs": {"embeddings": "embeddings:0"}}
-    entry = {"runtime": "tensorflow", "path": str(tmp_path / "facenet.pb"), "options": {**FACENET, **names}}
-    plain, mirrored = (vectors(entry, cache, astronaut(), views=views)[0] for views in ("plain", "mirror"))
-    assert plain.shape == (160,)
-    assert mirrored == pytest.approx((plain + plain[::-1]) / 2, abs=1e-4)
+    options = {**FACENET, "inputs": {"chips": "input:0"}, "outputs": {"embeddings": "embeddings:0"}}
+    entry = {"task": "embedding", "runtime": "tensorflow", "provider": "file", "path": str(tmp_path / "facenet.pb")}
+    catalogue = Catalogue.load({"facenet_pb": {**entry, "options": options}})
+    network = ProcessLoader(ModelStore(tmp_path, catalogue), "cpu", 1).network("facenet_pb")
+    face = Detections(
+        np.array([[170, 65, 90, 120]], np.float32), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)
+    )
+    vectors = {}
+    for views in ("plain", "mirror"):
+        embedder = Embedder("facenet_pb", network, Preparation.parse("facenet_pb", options), VIEWS[views])
+        (vectors[views],) = embedder.embed(embedder.chips(astronaut(), face))
+    assert vectors["plain"].shape == (160,)
+    assert vectors["plain"].std() > 0.1
+    assert vectors["mirror"] == pytest.approx((vectors["plain"] + vectors["plain"][::-1]) / 2, abs=1e-4)
 
 
 def test_the_catalogues_embedding_models_are_described() -> None:
