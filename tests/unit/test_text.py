@@ -184,3 +184,14 @@ def test_without_tesseract_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
 def test_tesseract_without_a_language(tesseract: Text) -> None:
     with pytest.raises(SettingInvalid, match="xyz"):
         Text({**Text.defaults, "engine": "tesseract", "languages": ["xyz"]}).load(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "rotation"), [("180", 180), ("L", 270), ("R", 90)])
+def test_evaluation_turned_scans(text: Text, eval_data: Path, name: str, rotation: int) -> None:
+    folder = eval_data / "ocr_samples"
+    pixels = np.asarray(Pillow.open(folder / f"tess_phototest-rotated-{name}.png").convert("RGB"))
+    [answer] = answers(text, as_image(pixels))
+    gold = (folder / "tess_phototest.gold.txt").read_text().split()
+    found = answer["text"].split()
+    assert answer["rotation"] == rotation
+    assert sum(word in found for word in gold) >= 0.9 * len(gold)
