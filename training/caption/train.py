@@ -262,8 +262,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for caption_model.onnx, caption_vocabulary.json"
     )
-    parser.add_argument("--imitate", type=int, default=14, help="epochs of the first kind")
-    parser.add_argument("--reinforce", type=int, default=8, help="epochs of the second kind")
+    parser.add_argument("--imitate", type=int, default=9, help="epochs of the first kind")
+    parser.add_argument("--reinforce", type=int, default=4, help="epochs of the second kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=int, help="take no more photos than this")
     options = parser.parse_args()
