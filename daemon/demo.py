@@ -20,7 +20,7 @@ from pymongo.collection import Collection
 
 from daemon.config import Config, as_toml, effective, load
 from daemon.demo_photos import Photo, write_megapixels, write_photos
-from daemon.embedded import EmbeddedServer
+from daemon.embedded import EmbeddedServer, running
 from daemon.logs import READY
 from enrichers.errors import EnrichdError
 
@@ -30,7 +30,7 @@ PORT = 27027
 MARK = ".enrichd-demo"
 
 #: seconds that the daemon may take to load its models, and then to finish the demo's photos
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 240.0
 FINISH_TIMEOUT_S = 300.0
 #: photos that are inserted one after the other to measure how long an answer takes
 LATENCY_PHOTOS = 16
@@ -108,6 +108,8 @@ def _empty(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).exists():
             raise DemoFailed(f"{folder} is not empty and no earlier demo's; give another --folder.")
+        if (uri := running(folder / "data")) is not None:
+            raise DemoFailed(f"The demo's server still runs ({uri}): end `enrichd run` or `enrichd demo --keep` first.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()

@@ -94,14 +94,20 @@ class EmbeddedServer:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the daemon alone, which stops the server last
             )
+        try:
+            self._wait(self._process)
+            _address_file(self.data).write_text(self.uri)
+        except BaseException:  # also an interrupt: a server that nobody waits for would stay for ever
+            self.stop()
+            raise
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _answers(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+            if process.poll() is not None or time.monotonic() > deadline:
                 tail = self.log.read_text(errors="replace")[-1500:]
                 raise EmbeddedFailed(f"The embedded server did not start; the end of {self.log}:\n{tail}")
             time.sleep(0.05)
-        _address_file(self.data).write_text(self.uri)
 
     def stop(self) -> None:
         """Ends the process in an orderly way, by force after ten seconds."""

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from tests.conftest import pulled
 REPOSITORY = Path(__file__).parents[2]
 #: seconds; the demo takes less than one minute on two idle cores, and tests rarely have them
 DEMO_TIMEOUT_S = 600
+READY_TIMEOUT_S = 240
 ENRICHD = str(Path(sys.executable).with_name("enrichd"))
 
 
@@ -65,17 +65,21 @@ def daemon(*arguments: str, cwd: Path) -> Iterator[Path]:
     with log.open("wb") as stream:
         process = subprocess.Popen([ENRICHD, "run", *arguments], cwd=cwd, stdout=stream, stderr=stream)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while READY not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield log
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         assert process.wait(60) == 0, log.read_text()
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # rather than kill: it takes the embedded server along
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,13 @@ def test_the_readmes_app_inserts_and_gets_its_answer(demo: Demo, demo_uri: str, 
     assert "cat" in result.stdout
 
 
+def test_a_demo_whose_server_runs_is_not_overwritten(demo: Demo, demo_uri: str) -> None:
+    ran = enrichd("demo", "--folder", str(demo.folder), cwd=REPOSITORY)
+    assert ran.code == 1
+    assert "still runs" in ran.err
+    assert (demo.folder / "photos" / "chelsea.png").exists()
+
+
 def test_the_readmes_commands_exist() -> None:
     shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL))
     commands = {
