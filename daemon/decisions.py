@@ -330,10 +330,10 @@ async def forget(collections: Collections, identity: Identity) -> int:
             {"faces.face": {"$in": list(some)}}, {"$pull": {"faces": {"face": {"$in": list(some)}}}}
         )
         blank = {"verdict": FORGOTTEN, "decided": True, "identity": None, "assigned": None, "embeddings": {}}
-        traces = dict.fromkeys(
-            ("landmarks", "thumbnail", "quality", "score", "age", "gender", "emotion", "suggested"), ""
+        traces = await face_store.traces(collections, some)
+        await collections.faces.update_many(
+            {"_id": {"$in": list(some)}}, {"$set": blank, **({"$unset": traces} if traces else {})}
         )
-        await collections.faces.update_many({"_id": {"$in": list(some)}}, {"$set": blank, "$unset": traces})
     await collections.links.delete_many({"faces": {"$size": 0}})
     await collections.links.delete_many({"identity": {"$in": gone}})
     await collections.audit.delete_many({"identities": {"$in": gone}})

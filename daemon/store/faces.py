@@ -33,6 +33,11 @@ ATTRIBUTES = ("age", "age_range", "gender", "gender_score", "emotion", "emotion_
 #: verdicts: what a person said of a face. A forgotten face keeps its place on the image and nothing of the person.
 NOT_A_FACE, IGNORED, FORGOTTEN = "not_a_face", "ignored", "forgotten"
 
+#: fields that a forgotten face keeps: where it is, and that it is forgotten
+WITHOUT_PERSON = frozenset(
+    ("_id", "image", "image_sha256", "box", "embeddings", "identity", "assigned", "verdict", "decided", "detached")
+) | {"clustered_at", "created_at"}
+
 #: `clustered_at` of faces that clustering need not look at
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -265,3 +270,11 @@ async def looked_at(collections: Collections, ids: Sequence[ObjectId], now: date
     for some in batches(list(ids)):
         query = {"_id": {"$in": list(some)}, "clustered_at": None}
         await collections.faces.update_many(query, {"$set": {"clustered_at": now}})
+
+
+async def traces(collections: Collections, ids: Sequence[ObjectId]) -> dict[str, str]:
+    """Every field of these faces that says something of the person, as `$unset` takes them."""
+    found: set[str] = set()
+    async for document in collections.faces.find({"_id": {"$in": list(ids)}}):
+        found.update(document)
+    return dict.fromkeys(sorted(found - WITHOUT_PERSON), "")
