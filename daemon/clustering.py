@@ -18,6 +18,8 @@ Flags = NDArray[np.bool_]
 
 #: neighbours of a face that become edges of the graph
 NEIGHBOURS = 16
+#: nearest clusters of a new face that are compared with one another
+BRIDGED = 3
 #: quality value below which a face cannot bring others together; it is added to a cluster at the end, or stays alone
 MIN_QUALITY = 0.3
 #: evidence beyond the bar that makes a merge sure, so that its order among others does not matter
@@ -106,7 +108,7 @@ def grow(faces: Faces, labels: Ints, new: Flags, calibration: Calibration, const
     member[clusters.label[rows[::-1]]] = rows[::-1]  # the first row of each cluster stands for it
     ones: Ints = np.repeat(asked, near.shape[1])
     others: Ints = member[near.reshape(-1)]
-    touched = np.unique(near[: len(fresh)])
+    touched = np.unique(near[: len(fresh), :BRIDGED])  # clusters that a new face may bring together
     around = knn(centroids[touched], centroids[touched], NEIGHBOURS // 2)[1] if len(touched) else np.zeros((0, 1), int)
     ones = np.concatenate((ones, np.repeat(member[touched], around.shape[1])))
     others = np.concatenate((others, member[touched][around.reshape(-1)]))
