@@ -146,11 +146,15 @@ class Leases:
     async def run(self) -> None:
         """Renews the lease and moves towards an even share; ends only with the error of `check`."""
         failures = 0
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(max(0.1, begun + HEARTBEAT_S - loop.time()))
+            begun = loop.time()
             try:
+                renewed = await self._store.renew(self._id, LIFETIME_S)
                 await self._check()
-                if not await self._store.renew(self._id, LIFETIME_S):
+                if not renewed:
                     log.warning("this daemon's lease ran out and was taken over; joining anew")
                     self._owned = self._leaving = frozenset()
                     self._singletons = frozenset()

@@ -1,6 +1,8 @@
 """A daemon as a process of its own: `python -m tests.faults.process CONFIG.toml`."""
 
 import asyncio
+import faulthandler
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from enrichers.errors import EnrichdError
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # kill -USR1 tells where it hangs
     settings = config.load(Path(sys.argv[1]))
     logs.set_up(settings.log)
     try:
