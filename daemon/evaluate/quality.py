@@ -67,8 +67,8 @@ def measure_all(
 ) -> None:
     """Measures everything and writes a page with each figure, its command and the published figure beside it.
 
-    What is left out by --only keeps the figures that the page has. A task that fails is written down as failed, and the
-    exit code is then 1.
+    The page is written after each task. What is left out by --only keeps the figures that the page has. A task that
+    fails is written down as failed, and the exit code is then 1.
     """
     rows = read_rows()
     extra = [
@@ -78,18 +78,17 @@ def measure_all(
         str(seed),
     ]
     kept = _kept(output)
-    measured = list(_run(rows, data, extra, only or [row.command[0] for row in rows]))
     output.parent.mkdir(parents=True, exist_ok=True)
-    by_task = {item.row.task: item for item in measured}
-    lines = [
-        line for row in rows for line in (_lines(by_task[row.task]) if row.task in by_task else kept.get(row.task, []))
-    ]
-    output.write_text(page(lines), encoding="utf-8")
+    measured: dict[str, Measured] = {}
+    for item in _run(rows, data, extra, only or [row.command[0] for row in rows]):
+        measured[item.row.task] = item
+        parts = [_lines(measured[row.task]) if row.task in measured else kept.get(row.task, []) for row in rows]
+        output.write_text(page([line for part in parts for line in part]), encoding="utf-8")
     if as_json:
-        typer.echo(json.dumps({item.row.task: item.figures or {"problem": item.problem} for item in measured}))
+        typer.echo(json.dumps({item.row.task: item.figures or {"problem": item.problem} for item in measured.values()}))
     else:
         typer.echo(f"{len(measured)} tasks measured; see {output}")
-    if failed := [f"{item.row.task}: {item.problem}" for item in measured if item.figures is None]:
+    if failed := [f"{item.row.task}: {item.problem}" for item in measured.values() if item.figures is None]:
         raise MeasurementFailed("\n".join(failed))
 
 
