@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from daemon.batch import Batcher
 from daemon.clock import utc_now
 from daemon.decoding import Decoded, Decoders
+from daemon.exemplars import Exemplars
 from daemon.faces import ImageFaces, delete_faces, write_faces
 from daemon.fetch import Fetcher
 from daemon.inference import Answers, ImageRef, Inference, Timed, Unit, units_of
@@ -39,6 +40,7 @@ class Writer:
 
     def __init__(self, collections: Collections, images: Images, plan: Plan, retry: RetryPolicy) -> None:
         self._collections = collections
+        self._exemplars = Exemplars()
         self._images = images
         self._plan = plan
         self._retry = retry
@@ -113,7 +115,8 @@ class Writer:
                 continue
             found.append((outcome, ImageFaces(dict(outcome.document.key), outcome.image_sha256 or "", faces)))
         if found:
-            items = await write_faces(self._collections, [image for _, image in found], now)
+            images = [image for _, image in found]
+            items = await write_faces(self._collections, images, now, self._exemplars)
             for (outcome, _), entries in zip(found, items, strict=True):
                 outcome.face_items = entries
 

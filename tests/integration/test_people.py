@@ -8,6 +8,7 @@ import pytest
 from bson import ObjectId
 
 from daemon.config import Identities
+from daemon.exemplars import Exemplars
 from daemon.faces import delete_faces, write_faces
 from daemon.identities import recluster, watch_names
 from daemon.store.collections import Collections
@@ -154,3 +155,14 @@ async def test_a_trained_recognizer_assigns_or_suggests(collections: Collections
     told = stored["assigned"] or stored["suggested"]
     assert told["by"] == "classifier"
     assert (stranger["identity"], stranger["name"]) == (None, None)
+
+
+async def test_exemplars_that_are_kept_follow_the_identities(collections: Collections, executor: Executor) -> None:
+    kept = Exemplars()
+    await write_faces(collections, [image(shot, face(1, shot)) for shot in range(4)], NOW, kept)
+    await recluster(collections, Identities(), executor=executor)
+    [[known]] = await write_faces(collections, [image(40, face(1, 40))], NOW, kept)
+    assert known["identity"] is not None
+    await collections.identities.delete_many({})  # gone behind its back: nobody is assigned to what is not there
+    [[lost]] = await write_faces(collections, [image(41, face(1, 41))], NOW, kept)
+    assert lost["identity"] is None
