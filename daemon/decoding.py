@@ -53,10 +53,11 @@ def serve_decoding(connection: Connection, memory: str, size: int, limits: Limit
     """The decode worker's loop. A request is `(source, max_side)`, a message `("free", offset)`; the reply is
     `(offset, height, width, facts, ms)` or a Failure."""
     enter_worker()
-    limit_memory(limits.memory_bytes + size)
     from enrichers.decode import decode
 
     shared = SharedMemory(memory)
+    if sys.platform == "linux":
+        limit_memory(limits.memory_bytes)
     arena = Arena(size)
     waiting: list[Any] = []
     reply(connection, ("ready", None))
@@ -101,10 +102,12 @@ def serve_decoding(connection: Connection, memory: str, size: int, limits: Limit
         reply(connection, (number, result))
 
 
-def limit_memory(limit: int) -> None:
-    """Makes this process's allocations beyond `limit` bytes of address space fail."""
+def limit_memory(more: int) -> None:
+    """Makes this process's allocations fail that need more than `more` bytes of address space beyond what libraries and
+    shared memory take already."""
     import resource
 
+    limit = more + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
