@@ -18,10 +18,25 @@ from pymongo import MongoClient
 
 from daemon import app
 from daemon.config import Config
+from enrichers.centerface import CenterFace
 from enrichers.contract import Enricher, Result
 from enrichers.decode import decode
 from enrichers.image import Image as Decoded
 from enrichers.loading import ProcessLoader
+
+
+def whole_graph(path: Path) -> Callable[[Any], Any]:
+    """The published detection graph as its tutorials run it: a photo of any size in, boxes out."""
+    import tensorflow as tf
+
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString(path.read_bytes())
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    session = tf.compat.v1.Session(graph=graph)
+    outputs = ["detection_boxes:0", "detection_scores:0", "detection_classes:0", "num_detections:0"]
+    return lambda pixels: session.run(outputs, {"image_tensor:0": pixels[None]})
 
 
 class Naive:
@@ -37,11 +52,9 @@ class Naive:
         self._steps: dict[str, Callable[[Any], Any]] = {}
         names = {enricher.name: enricher for enricher in setup.enrichers}
         if "objects" in names:
-            objects = loader.network("ssd_mobilenet_v2_coco")
-            self._steps["objects"] = lambda pixels: objects.run({"images": pixels[None]})
+            self._steps["objects"] = whole_graph(store.verify("ssd_mobilenet_v2_coco"))
         if "faces" in names:
-            detector = names["faces"]
-            detector.load(loader)
+            detector = CenterFace(loader.network("centerface"))
             shape = dlib.shape_predictor(str(store.verify("dlib_shape_5")))
             embed = dlib.face_recognition_model_v1(str(store.verify("dlib")))
             self._steps["faces"] = lambda pixels: self._faces(detector, shape, embed, pixels)
@@ -57,7 +70,7 @@ class Naive:
         import dlib
 
         height, width = pixels.shape[:2]
-        (found,) = detector._detector.detect([pixels], max(height, width), 0.5)
+        (found,) = detector.detect([pixels], max(height, width), 0.5)
         vectors = []
         for x, y, w, h in found.boxes:
             box = dlib.rectangle(int(x), int(y), int(x + w), int(y + h))

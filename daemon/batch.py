@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from daemon.inference import Answers, ImageRef
 
-#: batches of a unit that are with the worker at a time: one runs, and a full one may wait behind it
-DEPTH = 2
+#: full batches of a unit that may wait at the worker behind those that run
+AHEAD = 1
 
 
 class Batcher:
@@ -19,10 +19,12 @@ class Batcher:
         run: Callable[[Sequence[ImageRef]], Awaitable[list[Answers]]],
         max_batch: int,
         wait_s: float,
+        side_by_side: int = 1,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._wait_s = wait_s
+        self._side_by_side = side_by_side  # batches that the worker runs at a time
         self._queue: deque[tuple[ImageRef, asyncio.Future[Answers], float]] = deque()
         self._out = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +53,7 @@ class Batcher:
 
     def _flush(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._queue and self._out < DEPTH:
+        while self._queue and self._out < self._side_by_side + AHEAD:
             if len(self._queue) < self._max_batch:
                 if self._out:
                     return

@@ -4,7 +4,7 @@ import asyncio
 import mmap
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -34,6 +34,12 @@ class Unit:
     enrichers: tuple[str, ...]
     requires: frozenset[str]  #: enrichers of other units
     max_batch: int
+    concurrent: bool = False  #: whether several batches of it may run side by side
+
+
+def lanes_of(units: Sequence[Unit], cores: int) -> int:
+    """How many batches an inference worker runs side by side."""
+    return max(1, min(len(units), cores))
 
 
 def units_of(enrichers: Sequence[Enricher]) -> tuple[Unit, ...]:
@@ -45,7 +51,15 @@ def units_of(enrichers: Sequence[Enricher]) -> tuple[Unit, ...]:
     for name, members in groups.items():
         inside = {member.name for member in members}
         outside = frozenset(required for member in members for required in member.requires) - inside
-        units.append(Unit(name, tuple(m.name for m in members), outside, min(m.max_batch for m in members)))
+        units.append(
+            Unit(
+                name,
+                tuple(m.name for m in members),
+                outside,
+                min(m.max_batch for m in members),
+                all(m.concurrent for m in members),
+            )
+        )
     return tuple(units)
 
 
@@ -95,7 +109,7 @@ def serve_inference(connection: Connection, settings: InferenceSettings) -> None
         reply(connection, ("error", type(error).__name__, str(error)))
         return
     units = units_of(list(enrichers.values()))
-    lanes = max(1, min(len(units), settings.threads))
+    lanes = lanes_of(units, settings.threads)
     _Lanes(connection, {unit.name: unit for unit in units}, enrichers, device).serve(lanes)
 
 
@@ -109,7 +123,7 @@ def _load(settings: InferenceSettings) -> tuple[dict[str, Enricher], str]:
     catalogue = Catalogue.load(settings.entries, settings.cache)
     enrichers = registry.enabled(settings.names, lambda name: settings.settings.get(name, {}), catalogue)
     enrichers = [enricher for enricher in enrichers if enricher.name in settings.names]
-    lanes = max(1, min(len(units_of(enrichers)), settings.threads))
+    lanes = lanes_of(units_of(enrichers), settings.threads)
     store = ModelStore(settings.cache, catalogue, offline=True)
     loader = ProcessLoader(store, settings.device, max(1, settings.threads // lanes))
     failures: list[BaseException] = []
@@ -131,7 +145,7 @@ def _load(settings: InferenceSettings) -> tuple[dict[str, Enricher], str]:
 
 
 class _Lanes:
-    """Threads that take batches in turn; a unit runs on one of them at a time, batches of a unit in order."""
+    """Threads that take batches in turn; a unit runs on one of them at a time unless it is concurrent."""
 
     def __init__(
         self, connection: Connection, units: Mapping[str, Unit], enrichers: Mapping[str, Enricher], device: str
@@ -141,7 +155,7 @@ class _Lanes:
         self._units = units
         self._enrichers = enrichers
         self._queues: dict[str, deque[tuple[int, list[ImageRef]]]] = {name: deque() for name in units}
-        self._busy: set[str] = set()
+        self._busy: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._memories: dict[str, SharedMemory] = {}
@@ -157,13 +171,16 @@ class _Lanes:
                 self._queues[unit].append((number, images))
                 self._changed.notify()
 
+    def _free(self, name: str) -> bool:
+        return self._units[name].concurrent or not self._busy[name]
+
     def _next(self) -> tuple[str, int, list[ImageRef]]:
         with self._changed:
             while True:
-                ready = [name for name, queue in self._queues.items() if queue and name not in self._busy]
+                ready = [name for name, queue in self._queues.items() if queue and self._free(name)]
                 if ready:
                     name = min(ready, key=lambda unit: self._queues[unit][0][0])  # the oldest first
-                    self._busy.add(name)
+                    self._busy[name] += 1
                     number, images = self._queues[name].popleft()
                     return name, number, images
                 self._changed.wait()
@@ -178,7 +195,7 @@ class _Lanes:
             with self._sending:
                 reply(self._connection, (number, answers))
             with self._changed:
-                self._busy.discard(name)
+                self._busy[name] -= 1
                 self._changed.notify()
 
     def _run(self, unit: Unit, refs: Sequence[ImageRef]) -> list[Answers]:
@@ -279,6 +296,7 @@ class Inference:
         self._isolated: Worker | None = None
         self._isolated_end: asyncio.TimerHandle | None = None
         self.device: str | None = None  #: what the worker says that it runs on
+        self.cores = settings.threads  #: that its lanes share
         self.crashes = 0  #: workers that ended while they held images
 
     async def start(self) -> None:

@@ -18,7 +18,7 @@ from daemon.decoding import Decoded, Decoders
 from daemon.exemplars import Exemplars
 from daemon.faces import ImageFaces, delete_faces, write_faces
 from daemon.fetch import Fetcher
-from daemon.inference import Answers, ImageRef, Inference, Timed, Unit, units_of
+from daemon.inference import Answers, ImageRef, Inference, Timed, Unit, lanes_of, units_of
 from daemon.intake import Entry, Intake, Key, Priority, key_token
 from daemon.metrics import Metrics
 from daemon.plan import Decision, ImageDocument, Plan, decide
@@ -176,7 +176,8 @@ class Pipeline:
         self._forms = {enricher.name: enricher.form for enricher in enrichers}
         self._requires = {step.name: step.requires for step in plan.steps}
         self._units = units_of(enrichers)
-        self._batchers = {unit.name: _batcher(unit, inference, wait_s, self._metrics) for unit in self._units}
+        lanes = lanes_of(self._units, inference.cores)
+        self._batchers = {unit.name: _batcher(unit, inference, wait_s, lanes, self._metrics) for unit in self._units}
         self._keys = itertools.count()
         self._room = asyncio.Semaphore(in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -424,12 +425,12 @@ class Pipeline:
         return results, unmet
 
 
-def _batcher(unit: Unit, inference: Inference, wait_s: float, metrics: Metrics) -> Batcher:
+def _batcher(unit: Unit, inference: Inference, wait_s: float, lanes: int, metrics: Metrics) -> Batcher:
     async def run(images: Sequence[ImageRef]) -> list[Answers]:
         metrics.batch.observe(len(images), unit.name)
         return await inference.run(unit.name, images)
 
-    return Batcher(run, unit.max_batch, wait_s)
+    return Batcher(run, unit.max_batch, wait_s, lanes if unit.concurrent else 1)
 
 
 def _id_token(key: Mapping[str, Any]) -> bytes:

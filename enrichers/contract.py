@@ -110,13 +110,15 @@ class Enricher(ABC):
     """Turns batches of decoded images into answers.
 
     An instance is made in the daemon's own process to be asked for its fingerprint, and in an inference worker to
-    do the work; only `load` may import a runtime or read weights. `enrich` is never called from two threads at once.
+    do the work; only `load` may import a runtime or read weights. `enrich` is called from one thread at a time unless
+    the class says that it is `concurrent`; networks are safe to run from several.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]  #: raised when the code's answers change
     requires: ClassVar[tuple[str, ...]] = ()  #: enrichers whose answers it reads from `Image.results`
     libraries: ClassVar[tuple[str, ...]] = ()  #: distributions whose version changes the answers
+    concurrent: ClassVar[bool] = False  # whether `enrich` may be called from several threads at once
     shares: ClassVar[str | None] = None  #: enrichers with the same value are run on the same batch, one after another
     defaults: ClassVar[Mapping[str, Any]] = {}  #: settings and their default values; no others are accepted
 

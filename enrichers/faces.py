@@ -32,6 +32,7 @@ class Faces(Enricher):
 
     name: ClassVar[str] = "faces"
     version: ClassVar[int] = 1
+    concurrent: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "detector": "centerface",  # catalogue name of the detector

@@ -24,6 +24,7 @@ class Objects(Enricher):
 
     name: ClassVar[str] = "objects"
     version: ClassVar[int] = 1
+    concurrent: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": "ssd_mobilenet_v2_coco",  # catalogue name of the detector

@@ -30,6 +30,7 @@ class Safety(Enricher):
 
     name = "safety"
     version = 1
+    concurrent = True
     libraries: ClassVar[tuple[str, ...]] = ("pillow",)
     defaults: ClassVar[Mapping[str, Any]] = {"safe_below": 0.2, "nsfw_from": 0.8}
 

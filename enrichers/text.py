@@ -24,6 +24,7 @@ class Text(Enricher):
 
     name: ClassVar[str] = "text"
     version: ClassVar[int] = 2
+    concurrent: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "engine": "rapidocr",  # or "tesseract"
         "detection": "ppocr_v6_det",  # catalogue names of the networks of rapidocr

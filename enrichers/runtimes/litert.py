@@ -1,5 +1,6 @@
 """Runs TensorFlow Lite graphs (.tflite) with LiteRT, always on the CPU."""
 
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ class LiteRTNetwork:
         else:
             self._outputs = {detail["name"]: detail["index"] for detail in outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._lock = threading.Lock()  # an interpreter serves one call at a time
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -54,6 +56,10 @@ class LiteRTNetwork:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One call of the graph, after it was resized where the inputs have other shapes than last time."""
+        with self._lock:
+            return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         shapes = {name: array.shape for name, array in inputs.items()}
         if shapes != self._shapes:
             for name, shape in shapes.items():

@@ -25,7 +25,8 @@ class OnnxNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         provider = "CPUExecutionProvider"
-        providers: list[Any] = [provider]
+        # the arena grows by what is asked for, not by powers of two: pages of many sizes would double its memory
+        providers: list[Any] = [(provider, {"arena_extend_strategy": "kSameAsRequested"})]
         if plan.device == "cuda":
             provider = "CUDAExecutionProvider"
             if provider not in ort.get_available_providers():
