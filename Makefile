@@ -40,15 +40,10 @@ bench: $(READY_DEV) ## run the benchmarks; each prints JSON and a table
 	@$(BIN)/enrichd models pull
 	@for benchmark in benchmarks/[a-z]*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
-evaluate: $(READY_DEV) ## measure the enrichers on the images in ENRICHD_EVAL_DATA; EVALUATE_ARGS="--limit 20" takes few
+evaluate: $(READY_DEV) ## measure everything on ENRICHD_EVAL_DATA into docs/quality.md; EVALUATE_ARGS="--limit 20" takes few
 	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi
 	@$(BIN)/enrichd models pull
-	$(BIN)/enrichd evaluate objects "$$ENRICHD_EVAL_DATA/coco/images" --labels "$$ENRICHD_EVAL_DATA/coco/instances.json" $(EVALUATE_ARGS)
-	$(BIN)/enrichd evaluate text "$$ENRICHD_EVAL_DATA/iiit5k/gt.tsv" --format words $(EVALUATE_ARGS)
-	$(BIN)/enrichd evaluate text "$$ENRICHD_EVAL_DATA/sroie" --format sroie $(EVALUATE_ARGS)
-	$(BIN)/enrichd evaluate faces "$$ENRICHD_EVAL_DATA/lfw/people" --pairs "$$ENRICHD_EVAL_DATA/lfw/pairs.txt" $(EVALUATE_ARGS)
-	$(BIN)/enrichd evaluate identities "$$ENRICHD_EVAL_DATA/lfw/people" $(EVALUATE_ARGS)
-	$(BIN)/enrichd evaluate search "$$ENRICHD_EVAL_DATA/coco/images" $(EVALUATE_ARGS)
+	$(BIN)/enrichd evaluate all "$$ENRICHD_EVAL_DATA" $(EVALUATE_ARGS)
 
 train-caption: $(READY_DEV) ## train the caption model again from ENRICHD_EVAL_DATA (under an hour on two cores)
 	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi

@@ -18,6 +18,7 @@ TASKS = (
     "search",
     "properties",
     "files",
+    "implied_labels",
     "quality",
 )
 

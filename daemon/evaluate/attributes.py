@@ -57,7 +57,13 @@ def attributes(
             )
     right = sum(pair.wanted == pair.found for found in pairs.values() for pair in found)
     total = sum(map(len, pairs.values()))
-    figures: dict[str, Any] = {"right": right / max(total, 1), "labels": total, "images": len(paths), "unread": unread}
+    figures: dict[str, Any] = {
+        "right": right / max(total, 1),
+        "labels": total,
+        "images": len(paths),
+        "unread": unread,
+        "right_by": {name: sum(p.wanted == p.found for p in found) / len(found) for name, found in pairs.items()},
+    }
     frame.report("attributes", {**figures, **{name: by_label(found) for name, found in pairs.items()}}, options)
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.evaluate import frame
+from daemon.evaluate import frame, implied_labels
+from daemon.evaluate.properties import value_at
 from enrichers.errors import EnrichdError
 
 #: the table of what is measured; a task adds its rows there
@@ -25,7 +27,8 @@ COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()", "evaluat
 HEAD = """# Quality
 
 Measured by `enrichd evaluate all` on the evaluation data (small, real, labelled sets: good for comparing versions and
-models, not for quoting). `DATA` is their folder. Published figures are of larger sets, to compare with.
+models, not for quoting). `DATA` is their folder, `LABELS` what `enrichd evaluate labels DATA LABELS` writes. Published
+figures are of larger sets, to compare with.
 
 """
 
@@ -40,7 +43,7 @@ class Row:
 
     task: str
     command: tuple[str, ...]
-    figures: Mapping[str, str]
+    figures: Mapping[str, str]  #: dotted key of the command's JSON → what it is called
     published: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,10 +83,13 @@ def measure_all(
     kept = _kept(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     measured: dict[str, Measured] = {}
-    for item in _run(rows, data, extra, only or [row.command[0] for row in rows]):
-        measured[item.row.task] = item
-        parts = [_lines(measured[row.task]) if row.task in measured else kept.get(row.task, []) for row in rows]
-        output.write_text(page([line for part in parts for line in part]), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as labels:
+        implied_labels.write(data, Path(labels))
+        folders = {"{data}": str(data), "{labels}": labels}
+        for item in _run(rows, folders, extra, only or [row.command[0] for row in rows]):
+            measured[item.row.task] = item
+            parts = [_lines(measured[row.task]) if row.task in measured else kept.get(row.task, []) for row in rows]
+            output.write_text(page([line for part in parts for line in part]), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps({item.row.task: item.figures or {"problem": item.problem} for item in measured.values()}))
     else:
@@ -97,11 +103,14 @@ def read_rows(file: Path = ROWS) -> list[Row]:
     return [Row(row["task"], tuple(row["command"]), row["figures"], row.get("published", {})) for row in rows]
 
 
-def _run(rows: Sequence[Row], data: Path, extra: Sequence[str], only: Sequence[str]) -> Iterator[Measured]:
+def _run(
+    rows: Sequence[Row], folders: Mapping[str, str], extra: Sequence[str], only: Sequence[str]
+) -> Iterator[Measured]:
+    """`folders` are what stands for the names in braces of a row's command."""
     chosen = [row for row in rows if row.command[0] in only]
     for number, row in enumerate(chosen, 1):
         typer.echo(f"[{number}/{len(chosen)}] {row.task}", err=True)
-        own = [argument.replace("{data}", str(data)) for argument in row.command]
+        own = [_filled(argument, folders) for argument in row.command]
         flags = [flag for flag in extra if row.command[0] != "files" or flag not in ("--device", "cpu", "cuda", "auto")]
         started = time.perf_counter()
         done = subprocess.run([*COMMAND, *own, *flags, "--json"], capture_output=True, text=True)
@@ -113,15 +122,21 @@ def _run(rows: Sequence[Row], data: Path, extra: Sequence[str], only: Sequence[s
             yield Measured(row, json.loads(done.stdout[done.stdout.index("{") :]), "", seconds)
 
 
+def _filled(argument: str, folders: Mapping[str, str]) -> str:
+    for name, folder in folders.items():
+        argument = argument.replace(name, folder)
+    return argument
+
+
 def _lines(measured: Measured) -> list[str]:
     """The rows of the page for one task: one a figure."""
     row = measured.row
-    command = " ".join(["enrichd evaluate", *row.command]).replace("{data}", "DATA")
+    command = _filled(" ".join(["enrichd evaluate", *row.command]), {"{data}": "DATA", "{labels}": "LABELS"})
     if measured.figures is None:
         return [f"| {row.task} | – | failed: {measured.problem.replace('|', '/')} | | `{command}` |"]
     lines = []
     for key, name in row.figures.items():
-        value = measured.figures.get(key)
+        value = value_at(measured.figures, key)
         shown = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         lines.append(f"| {row.task} | {name} | {shown} | {row.published.get(key, '')} | `{command}` |")
     return lines

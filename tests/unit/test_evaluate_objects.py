@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from daemon.evaluate.frame import Evaluated, LabelsInvalid
-from daemon.evaluate.objects import average_precision, detections, overlap, read_labels
+from daemon.evaluate import frame
+from daemon.evaluate.frame import Evaluated, LabelsInvalid, Options
+from daemon.evaluate.objects import average_precision, detections, milliseconds, overlap, read_labels
 from enrichers.contract import Failure, Result
+from tests.unit.scene_images import image, textured
 
 TRUTH: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "a.jpg", "width": 200, "height": 200}],
@@ -74,3 +76,18 @@ def test_labels_of_another_format_are_refused(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(LabelsInvalid):
         read_labels(path)
+
+
+def test_time_is_taken_of_whole_batches_after_one_to_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting:
+        max_batch = 8
+        batches: ClassVar[list[int]] = []
+
+        def enrich(self, images: Any) -> None:
+            self.batches.append(len(images))
+
+    monkeypatch.setattr(frame, "load_enrichers", lambda names, config: [Counting()])
+    told = milliseconds([image(textured(0), key) for key in range(10)], Options(), {"detail": "fast"})
+    assert told is not None and told > 0
+    assert Counting.batches == [8, 8, 2]
+    assert milliseconds([], Options(), {}) is None

@@ -62,6 +62,18 @@ def test_only_some_keeps_the_others(data: Path, tmp_path: Path) -> None:
 
 def test_a_command_that_prints_before_its_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(quality, "COMMAND", ("sh", "-c", "echo hello; echo '{\"a\": 1}'"))
-    [measured] = quality._run([Row("x", ("files",), {"a": "a"})], tmp_path, [], ["files"])
+    [measured] = quality._run([Row("x", ("files",), {"a": "a"})], {}, [], ["files"])
     assert isinstance(measured, Measured)
     assert measured.figures == {"a": 1}
+
+
+def test_labels_that_the_data_implies_are_made_and_nested_figures_shown(
+    data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (data / "exif_orientation").mkdir()
+    Pillow.new("RGB", (8, 6)).save(data / "exif_orientation" / "Landscape_1.jpg")
+    command = ("properties", "{data}/exif_orientation", "--labels", "{labels}/orientation.tsv")
+    monkeypatch.setattr(quality, "read_rows", lambda: [Row("Turn", command, {"fields.width.right": "widths"})])
+    assert run(data, tmp_path / "q.md").exit_code == 0
+    shown = "`enrichd evaluate properties DATA/exif_orientation --labels LABELS/orientation.tsv`"
+    assert f"| Turn | widths | 1 |  | {shown} |" in (tmp_path / "q.md").read_text()

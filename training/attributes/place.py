@@ -15,21 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from daemon.evaluate.implied_labels import taken_outdoors
 from enrichers.coco import NAMES
-
-# fmt: off
-INDOORS = {
-    "kitchen", "bathroom", "bedroom", "living-room", "dining-room", "room", "indoors", "inside", "office",
-    "restaurant", "cafe", "classroom", "library", "museum", "hallway", "basement", "lobby", "store", "shop",
-    "supermarket", "gym", "ceiling", "carpet", "couch", "sofa", "fireplace", "cabinet", "cabinets",
-}
-OUTDOORS = {
-    "street", "outside", "outdoors", "road", "beach", "ocean", "sea", "park", "field", "forest", "woods",
-    "mountain", "mountains", "hill", "hillside", "snow", "slope", "sky", "river", "lake", "sidewalk", "highway",
-    "harbor", "desert", "yard", "garden", "lawn", "pasture", "meadow", "runway", "tarmac", "sunset", "savannah",
-    "grass",
-}
-# fmt: on
 
 #: photos that every thing is thought to have been seen in beside the real ones, half of either kind
 SMOOTHING = 4.0
@@ -56,14 +43,6 @@ def words(caption: str) -> str:
     return f" {' '.join(singular)} "
 
 
-def place(text: str) -> bool | None:
-    """Whether captions are of a photo taken outdoors; None where they do not tell, or tell both."""
-    joined = text.replace("living room", "living-room").replace("dining room", "dining-room").split()
-    inside = any(word in INDOORS for word in joined)
-    outside = any(word in OUTDOORS for word in joined)
-    return None if inside == outside else outside
-
-
 def weights(things: Iterable[str], photos: list[tuple[str, bool]]) -> dict[str, float]:
     """Log odds for outdoors of each thing that enough photos name."""
     seen: dict[str, Counter[bool]] = {}
@@ -81,11 +60,11 @@ def weights(things: Iterable[str], photos: list[tuple[str, bool]]) -> dict[str, 
 
 def main(captions: Path, classes: Path) -> None:
     told = json.loads(captions.read_text())
-    photos = []
-    for texts in told.values():
-        text = " ".join(texts).lower()
-        if (outside := place(re.sub(r"[^a-z ]", " ", text))) is not None:
-            photos.append((" ".join(map(words, texts)), outside))
+    photos = [
+        (" ".join(map(words, texts)), outside)
+        for texts in told.values()
+        if (outside := taken_outdoors(" ".join(texts))) is not None
+    ]
     rows = [line.split("\t") for line in classes.read_text().splitlines()]
     names = {row[0] for row in rows} | {word for row in rows for word in row[2].split("|") if word}
     for thing, weight in sorted(weights(names | set(NAMES), photos).items()):
