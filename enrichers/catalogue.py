@@ -25,7 +25,7 @@ PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "hub": ("hub", "revision", "file"),
 }
 
-RUNTIMES = ("onnx", "tensorflow", "litert", "dlib", "none")
+RUNTIMES = ("onnx", "tensorflow", "litert", "dlib", "deepface", "none")
 
 
 #: name of the file in the model cache that remembers the hashes of models that the catalogue does not pin

@@ -1,27 +1,17 @@
 """dlib's own face detectors, HOG and CNN, with its five-point landmark model."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
 from enrichers.alignment import similarity, template
-from enrichers.detection import Detections, Floats, canvas_size
-from enrichers.errors import ModelMissing
+from enrichers.contract import Network
+from enrichers.detection import Detections, Floats, grouped_canvases
 from enrichers.image import Pixels
 
-#: how often pictures are doubled in size before they are searched: dlib's detectors find faces from 80 pixels on
-DOUBLED = 1
-
-
-def import_dlib() -> Any:
-    """The module dlib. Raises ModelMissing where it is not installed."""
-    try:
-        import dlib
-    except ImportError:
-        raise ModelMissing("dlib's detectors need the package dlib; install the extra `dlib`") from None
-    return dlib
+#: canvas pixels in one call: the CNN holds the activations of all of them, at twice their size
+PIXELS_A_CALL = 2 * 640 * 480
 
 
 def five_landmarks(corners: Floats) -> Floats:
@@ -41,45 +31,32 @@ NOSE_BASE = (74.0, 86.0)
 
 
 class DlibDetector:
-    """One of dlib's detectors, as a `Detector`. It holds the interpreter lock and runs on one thread."""
+    """One of dlib's detectors, as a `Detector`. It holds the interpreter lock and, on a CPU, runs on one thread."""
 
     looks_again = False
 
-    def __init__(self, weights: str | None, landmarks: str) -> None:
-        """`weights`: the CNN detector's file, or None for the HOG detector, which is part of dlib; `landmarks`: the
-        file of the five-point shape predictor. Raises ModelMissing."""
-        dlib = import_dlib()
-        self._is_cnn = weights is not None
-        self._detector = dlib.cnn_face_detection_model_v1(weights) if self._is_cnn else dlib.get_frontal_face_detector()
-        self._points = dlib.shape_predictor(landmarks)
+    def __init__(self, detector: Network, landmarks: Network) -> None:
+        """Networks of the runtime dlib: one of kind "hog" or "cnn", and the five-point one of kind "landmarks"."""
+        self._detector, self._landmarks = detector, landmarks
 
     def detect(self, pictures: Sequence[Pixels], side: int, min_score: float) -> list[Detections]:
-        return [self._detect(picture, side).above(min_score) for picture in pictures]
+        found = [Detections.none()] * len(pictures)
+        for members, canvases, factors in grouped_canvases(pictures, side, PIXELS_A_CALL):
+            answer = self._detector.run({"images": canvases})
+            rows = zip(members, canvases, answer["boxes"], answer["scores"], factors, strict=True)
+            for index, canvas, boxes, distances, (x, y) in rows:
+                faces = self._described(canvas, boxes, 1 / (1 + np.exp(-2 * distances)))
+                found[index] = faces.above(min_score).scaled(x, y)
+        return found
 
-    def _detect(self, picture: Pixels, side: int) -> Detections:
-        height, width = picture.shape[:2]
-        (w, h), _ = canvas_size(width, height, side)
-        small = np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        found = [(r, s) for r, s in self._search(small) if r.width() > 1 and r.height() > 1]
-        if not found:
+    def _described(self, picture: Pixels, boxes: Floats, scores: Floats) -> Detections:
+        """dlib's scores are distances from its decision boundary; the logistic function of twice that, which `scores`
+        hold, is 0.5 on it."""
+        solid = (scores > 0) & (boxes[:, 2:] > 1).all(axis=1)
+        if not solid.any():
             return Detections.none()
-        points = []
-        for rectangle, _ in found:
-            shape = self._points(small, rectangle)
-            points.append(five_landmarks(np.array([[p.x, p.y] for p in shape.parts()], np.float32)))
-        boxes = [[r.left(), r.top(), r.width(), r.height()] for r, _ in found]
-        scores = np.array([s for _, s in found], np.float32)
-        faces = Detections(np.array(boxes, np.float32), scores, np.stack(points))
-        return faces.scaled(width / w, height / h)
-
-    def _search(self, picture: Pixels) -> list[tuple[Any, float]]:
-        """Rectangles and scores. dlib's scores are distances from its decision boundary; the logistic function of twice
-        that is 0.5 on it."""
-        if self._is_cnn:
-            return [(m.rect, _logistic(m.confidence)) for m in self._detector(picture, DOUBLED)]
-        rectangles, distances, _ = self._detector.run(picture, DOUBLED, 0.0)
-        return [(r, _logistic(d)) for r, d in zip(rectangles, distances, strict=True)]
-
-
-def _logistic(distance: float) -> float:
-    return float(1 / (1 + np.exp(-2 * distance)))
+        boxes, scores = boxes[solid], scores[solid]
+        images = np.broadcast_to(picture, (len(boxes), *picture.shape))
+        corners = self._landmarks.run({"images": images, "boxes": boxes})["points"]
+        points = np.stack([five_landmarks(five) for five in corners])
+        return Detections.joined([Detections(boxes, scores.astype(np.float32), points)])

@@ -16,7 +16,7 @@ from enrichers.image import Pixels
 
 #: options of a catalogue entry that are the runtime's; where a graph has several inputs or outputs, `inputs` must name
 #: the one as `chips`, `outputs` the other as `embeddings`
-RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate", "signature", "constants"})
+RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate", "signature", "constants", "kind", "model"})
 
 #: chips in one call of the network: beyond it a CPU gains nothing and activations grow
 CHIPS_A_CALL = 16

@@ -6,6 +6,7 @@ from enrichers.catalogue import Catalogue, Entry, nearest
 from enrichers.contract import Loader
 from enrichers.detection import Detector
 from enrichers.errors import SettingInvalid
+from enrichers.runtimes import Plan
 
 
 def _centerface(entry: Entry, loader: Loader) -> Detector:
@@ -22,9 +23,13 @@ def _yunet(entry: Entry, loader: Loader) -> Detector:
 
 def _dlib(entry: Entry, loader: Loader) -> Detector:
     from enrichers.dlib_detectors import DlibDetector
+    from enrichers.runtimes.dlib import DlibNetwork
 
-    weights = loader.path(entry.parts["detector"]) if "detector" in entry.parts else None
-    return DlibDetector(weights, loader.path(entry.parts["landmarks"]))
+    if "detector" in entry.parts:
+        detector = loader.network(entry.parts["detector"])
+    else:  # dlib carries it in itself
+        detector = DlibNetwork(None, Plan(loader.device, loader.threads, options={"kind": "hog"}))
+    return DlibDetector(detector, loader.network(entry.parts["landmarks"]))
 
 
 def _mtcnn(entry: Entry, loader: Loader) -> Detector:

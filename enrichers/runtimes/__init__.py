@@ -1,4 +1,4 @@
-"""The runtimes that run a model's graph, each behind `contract.Network`."""
+"""The runtimes that run models, each behind `contract.Network`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +41,9 @@ def resolved(names: Mapping[str, str], own: Sequence[str], kind: str, path: Path
 
 
 def open_graph(runtime: str, path: Path, plan: Plan) -> Network:
-    """Loads the graph at `path` with one of "onnx", "tensorflow", "litert". Raises DeviceUnavailable where the device
-    cannot run it, ModelCorrupt where the file is no such graph, SettingInvalid for another runtime."""
+    """Loads the model at `path` with one of "onnx", "tensorflow", "litert", "dlib", "deepface". Raises
+    DeviceUnavailable where the device cannot run it, ModelCorrupt where the file is no such model, ModelMissing where
+    the runtime's package is not installed, SettingInvalid for another runtime."""
     if runtime == "onnx":
         from enrichers.runtimes.onnx import OnnxNetwork
 
@@ -55,4 +56,12 @@ def open_graph(runtime: str, path: Path, plan: Plan) -> Network:
         from enrichers.runtimes.litert import LiteRTNetwork
 
         return LiteRTNetwork(path, plan)
+    if runtime == "dlib":
+        from enrichers.runtimes.dlib import DlibNetwork
+
+        return DlibNetwork(path, plan)
+    if runtime == "deepface":
+        from enrichers.runtimes.deepface import DeepFaceNetwork
+
+        return DeepFaceNetwork(path, plan)
     raise SettingInvalid(f"no network can be made of a model of runtime {runtime!r}")

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from enrichers.errors import DeviceUnavailable, ModelCorrupt, SettingInvalid
+from enrichers.loading import ProcessLoader
 from enrichers.runtimes import Plan, open_graph
+from enrichers.weights import ModelStore
+from tests.conftest import pulled
 
 #: what every graph of this file computes from (n, 2, 2, 3) float32: the mean of each image, times 3
 FACTOR = 3.0
@@ -180,5 +183,54 @@ def test_cuda_without_a_gpu_is_an_error_and_no_cpu_run(form: str, tmp_path: Path
 
 
 def test_a_runtime_that_makes_no_networks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingInvalid, match="dlib"):
-        open_graph("dlib", tmp_path / "x", Plan())
+    with pytest.raises(SettingInvalid, match="none"):
+        open_graph("none", tmp_path / "x", Plan())
+
+
+def dlib_model(store: ModelStore, name: str, **options: Any) -> Any:
+    pytest.importorskip("dlib", reason="dlib is not installed, the extra `dlib` brings it")
+    pulled(store, name)
+    return open_graph("dlib", store.verify(name), Plan(options={**store.catalogue.entry(name).options, **options}))
+
+
+def test_dlibs_embedding_takes_batches_and_gives_what_the_onnx_graph_gives(model_store: ModelStore) -> None:
+    network = dlib_model(model_store, "dlib", kind="embedding")
+    chips = np.random.default_rng(0).integers(0, 255, (2, 150, 150, 3), np.uint8)
+    vectors = network.run({"chips": chips})["embeddings"]
+    assert (vectors.shape, vectors.dtype) == ((2, 128), np.float32)
+    other = ProcessLoader(model_store, "cpu", 1).network("dlib").run({"chips": chips})["embeddings"]
+    np.testing.assert_allclose(vectors, other, atol=1e-4)
+
+
+def test_dlibs_landmarks_lie_in_each_rows_box(model_store: ModelStore) -> None:
+    network = dlib_model(model_store, "dlib_shape_5")
+    images = np.random.default_rng(0).integers(0, 255, (2, 90, 120, 3), np.uint8)
+    boxes = np.array([[10, 10, 50, 50], [60, 30, 50, 50]], np.float32)
+    points = network.run({"images": images, "boxes": boxes})["points"]
+    assert points.shape == (2, 5, 2)
+    middles = points.mean(axis=1)
+    assert (np.abs(middles - (boxes[:, :2] + 25)) < 25).all()
+
+
+def test_dlibs_detectors_give_no_faces_of_an_empty_batch_row(model_store: ModelStore) -> None:
+    network = dlib_model(model_store, "dlib_mmod")
+    found = network.run({"images": np.zeros((2, 100, 100, 3), np.uint8)})
+    assert found["boxes"].shape[0] == found["scores"].shape[0] == 2
+    assert not np.isfinite(found["scores"]).any()
+
+
+def test_a_file_that_is_no_model_of_dlibs_kind_is_corrupt(tmp_path: Path) -> None:
+    pytest.importorskip("dlib", reason="dlib is not installed, the extra `dlib` brings it")
+    (tmp_path / "x.dat").write_bytes(b"no model")
+    with pytest.raises(ModelCorrupt):
+        open_graph("dlib", tmp_path / "x.dat", Plan(options={"kind": "landmarks"}))
+    with pytest.raises(SettingInvalid, match="landmarks"):
+        open_graph("dlib", tmp_path / "x.dat", Plan(options={"kind": "landmark"}))
+
+
+def test_dlib_without_cuda_is_no_gpu() -> None:
+    dlib = pytest.importorskip("dlib", reason="dlib is not installed, the extra `dlib` brings it")
+    if dlib.DLIB_USE_CUDA:
+        pytest.skip("this dlib has CUDA")
+    with pytest.raises(DeviceUnavailable, match="CUDA"):
+        open_graph("dlib", Path("x"), Plan(device="cuda", options={"kind": "cnn"}))
