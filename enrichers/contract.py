@@ -158,6 +158,10 @@ class Enricher(ABC):
         """The weight files it needs under its settings, main one first."""
         return ()
 
+    def versions(self) -> Mapping[str, str]:
+        """The version of each library, and of each program, that changes the answers."""
+        return {library: metadata.version(library) for library in self.libraries}
+
     def fingerprint(self, required: Mapping[str, str]) -> str:
         """What identifies this enricher's answers: 16 hex digits of a SHA-256 over name, version, weights, settings,
         library versions and the fingerprints of what it requires."""
@@ -166,7 +170,7 @@ class Enricher(ABC):
             "version": self.version,
             "weights": [w.sha256 for w in self.weights()],
             "settings": {key: self.settings[key] for key in sorted(self.settings)},
-            "libraries": {library: metadata.version(library) for library in self.libraries},
+            "libraries": dict(self.versions()),
             "requires": {name: required[name] for name in self.requires},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,6 +1,8 @@
 """Reads text with Tesseract, for the scripts that the default engine does not know."""
 
+import functools
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,17 @@ TURN_CONFIDENCE = 2.0
 ENLARGE_BELOW = 1000
 #: page segmentation mode: fully automatic, the turn of the page is found before
 PAGE = 3
+
+
+@functools.cache
+def program_version() -> str:
+    """What the program that is on the path says of its version, asked once a process; "" where there is none."""
+    try:
+        said = subprocess.run(["tesseract", "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = (said.stdout or said.stderr).splitlines()
+    return lines[0].strip() if lines else ""
 
 
 class TesseractEngine:

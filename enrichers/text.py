@@ -25,6 +25,7 @@ class Text(Enricher):
     name: ClassVar[str] = "text"
     version: ClassVar[int] = 2
     concurrent: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "engine": "rapidocr",  # or "tesseract"
         "detection": "ppocr_v6_det",  # catalogue names of the networks of rapidocr
@@ -64,6 +65,13 @@ class Text(Enricher):
             return ()
         names = (self.settings[part] for part in ("recognition", "detection", "direction"))
         return tuple(weights for name in names for weights in self.catalogue.weights(name))
+
+    def versions(self) -> Mapping[str, str]:
+        """With Tesseract, the program's version too; its language data have none."""
+        from enrichers.tesseract import program_version
+
+        program = {"tesseract": program_version()} if self.settings["engine"] == "tesseract" else {}
+        return {**super().versions(), **program}
 
     def load(self, loader: Loader) -> None:
         """Raises SettingInvalid where Tesseract is asked for and cannot be used, and what the loader raises."""

@@ -14,6 +14,7 @@ from enrichers.contract import Result
 from enrichers.errors import SettingInvalid
 from enrichers.image import Facts, Image, Pixels
 from enrichers.loading import ProcessLoader
+from enrichers.tesseract import program_version
 from enrichers.text import Text
 from enrichers.weights import ModelStore
 
@@ -150,6 +151,21 @@ def test_another_engine_is_another_fingerprint() -> None:
     assert tesseract.weights() == ()
     assert tesseract.model == "tesseract"
     assert tesseract.fingerprint({}) != Text(Text.defaults).fingerprint({})
+
+
+def test_another_tesseract_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = set()
+    for version in ("5.3.0", "5.5.1"):
+        program = tmp_path / "tesseract"
+        program.write_text(f"#!/bin/sh\necho tesseract {version}\necho ' leptonica-1.82.0'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+        program_version.cache_clear()
+        assert program_version() == f"tesseract {version}"
+        found.add(Text({**Text.defaults, "engine": "tesseract"}).fingerprint({}))
+        assert "tesseract" not in Text(Text.defaults).versions()
+    program_version.cache_clear()
+    assert len(found) == 2
 
 
 @pytest.fixture
