@@ -1,6 +1,7 @@
 """Runs enrichers in a worker process: one unit (the enrichers that share a batch) at a time a lane."""
 
 import asyncio
+import logging
 import mmap
 import threading
 import time
@@ -19,6 +20,8 @@ from daemon.workers import Worker, WorkerDied, WorkerFailed, enter_worker, recei
 from enrichers.contract import Enricher, Failure, Result
 from enrichers.errors import EnrichdError, OutOfMemory
 from enrichers.image import Facts, Image
+
+log = logging.getLogger(__name__)
 
 #: seconds that the isolated worker is kept after its last suspect
 ISOLATED_IDLE_S = 30.0
@@ -158,7 +161,7 @@ class _Lanes:
         self._busy: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._sending = threading.Lock()
-        self._memories: dict[str, SharedMemory] = {}
+        self._memories = Memories()
         self._sizes = Sizes()
 
     def serve(self, lanes: int) -> None:
@@ -199,7 +202,8 @@ class _Lanes:
                 self._changed.notify()
 
     def _run(self, unit: Unit, refs: Sequence[ImageRef]) -> list[Answers]:
-        images = [self._image(ref) for ref in refs]
+        memories = [self._memories.attached(ref.pixels.memory) for ref in refs]  # held until all is read
+        images = [image_of(ref, memory) for ref, memory in zip(refs, memories, strict=True)]
         answers: list[Answers] = [{} for _ in refs]
         for name in unit.enrichers:
             chosen = [n for n, ref in enumerate(refs) if name in ref.wanted]
@@ -214,19 +218,35 @@ class _Lanes:
                     images[n].results = {**images[n].results, name: outcome.required()}
         return answers
 
-    def _image(self, ref: ImageRef) -> Image:
-        memory = self._memories.get(ref.pixels.memory)
-        if memory is None:
-            for name in list(self._memories):  # memories of replaced decode workers
-                if not Path("/dev/shm", name).exists() and Path("/dev/shm").is_dir():
-                    self._memories.pop(name)
-            memory = self._memories[ref.pixels.memory] = SharedMemory(ref.pixels.memory)
-        shape = (ref.pixels.height, ref.pixels.width, 3)
-        pixels: np.ndarray[Any, np.dtype[np.uint8]] = np.ndarray(
-            shape, np.uint8, buffer=memory.buf, offset=ref.pixels.offset
-        )
-        pixels.flags.writeable = False
-        return Image(ref.key, pixels, ref.width, ref.height, ref.facts, ref.results)
+
+def image_of(ref: ImageRef, memory: SharedMemory) -> Image:
+    """The image whose pixels lie in `memory`, which must be held for as long as they are read."""
+    shape = (ref.pixels.height, ref.pixels.width, 3)
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = np.ndarray(
+        shape, np.uint8, buffer=memory.buf, offset=ref.pixels.offset
+    )
+    pixels.flags.writeable = False
+    return Image(ref.key, pixels, ref.width, ref.height, ref.facts, ref.results)
+
+
+class Memories:
+    """The memories of the decode workers, each mapped once for all lanes. A memory is unmapped with the last reference
+    to its object, whatever arrays are made of it: reading those then ends the process."""
+
+    def __init__(self) -> None:
+        self._attached: dict[str, SharedMemory] = {}
+        self._lock = threading.Lock()
+
+    def attached(self, name: str) -> SharedMemory:
+        """The memory of this name, to be held by the caller for as long as it reads from it."""
+        with self._lock:
+            memory = self._attached.get(name)
+            if memory is None:
+                for other in list(self._attached):  # memories of replaced decode workers
+                    if not Path("/dev/shm", other).exists() and Path("/dev/shm").is_dir():
+                        self._attached.pop(other)
+                memory = self._attached[name] = SharedMemory(name)
+            return memory
 
 
 class Sizes:
@@ -322,8 +342,11 @@ class Inference:
         try:
             answers: list[Answers] = await self._worker.call((unit, list(images)), self._timeout_s)
             return answers
-        except WorkerDied:
+        except WorkerDied as error:
             self.crashes += 1
+            log.warning(
+                "a batch of %d images of %s ended its worker; each is tried alone: %s", len(images), unit, error
+            )
             return [await self._alone(unit, image) for image in images]
 
     async def revive(self) -> None:

@@ -1,11 +1,15 @@
 """Batches that do not fit into memory, and enrichers that misbehave."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+import pytest
 
-from daemon.inference import Sizes, enrich
+from daemon.inference import Memories, Sizes, enrich
 from enrichers.contract import Enricher, Failure, Loader, Result
 from enrichers.errors import OutOfMemory
 from enrichers.image import Image
@@ -49,3 +53,37 @@ def test_the_batch_is_halved_and_the_working_size_remembered() -> None:
 def test_one_image_that_does_not_fit_fails_for_the_time_being() -> None:
     [outcome] = enrich(Greedy(fits=0), pictures(1), Sizes())
     assert isinstance(outcome, Failure) and outcome.type == "OutOfMemory" and outcome.transient
+
+
+@pytest.fixture
+def made() -> Iterator[SharedMemory]:
+    """A memory as a decode worker fills it."""
+    memory = SharedMemory(create=True, size=4096)
+    yield memory
+    memory.close()
+    memory.unlink()
+
+
+def test_lanes_that_begin_at_once_share_one_mapping(made: SharedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(name: str) -> SharedMemory:
+        time.sleep(0.05)
+        return SharedMemory(name)
+
+    monkeypatch.setattr("daemon.inference.SharedMemory", slowly)
+    memories = Memories()
+    with ThreadPoolExecutor(4) as pool:
+        attached = list(pool.map(lambda _: memories.attached(made.name), range(4)))
+    assert len({id(memory) for memory in attached}) == 1, "a second one would be unmapped under its reader"
+
+
+def test_the_memory_of_a_replaced_worker_stays_while_it_is_read(made: SharedMemory) -> None:
+    memories = Memories()
+    old = SharedMemory(create=True, size=4096)
+    assert old.buf is not None and made.buf is not None
+    old.buf[0] = 7
+    held = memories.attached(old.name)
+    pixels: np.ndarray[Any, Any] = np.ndarray((4096,), np.uint8, buffer=held.buf)
+    old.close()
+    old.unlink()
+    assert memories.attached(made.name).size >= 4096  # looks for memories that are gone
+    assert pixels[0] == 7
