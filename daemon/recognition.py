@@ -17,6 +17,12 @@ Ints = NDArray[np.int64]
 PRECISION = 0.99
 #: share of each label's photos that is held back to judge by
 TEST_SHARE = 0.3
+#: what a recognizer tells if nothing else is asked for: who it is
+IDENTITY = "identity"
+#: labels from which on one can be spared to see how strangers are taken; with fewer people nobody is ever accepted
+SPARE_FROM = 3
+#: a threshold that no confidence reaches
+NEVER = 1.01
 #: a margin larger than this says no more; where a label was never seen, its score is far below all others
 MOST_MARGIN = 4.0
 #: weight of errors in the support vector machine, and folds that its confidence is calibrated on
@@ -112,15 +118,17 @@ def train(
 
     if len(names) < 2:
         raise TooFewLabels
-    best, margin, right = unseen(vectors, labels, photos, len(names), seed)
+    best, margin, right = unseen(vectors, labels, photos, len(names), label == IDENTITY, seed)
     value = best + margin
-    logistic = LogisticRegression(C=100.0).fit(value[:, None], right)
-    slope, offset = float(logistic.coef_[0, 0]), float(logistic.intercept_[0])
+    slope, offset = 1.0, 0.0  # where all answers were right, or all wrong, confidence is an order and no more
+    if 0 < right.sum() < len(right):
+        logistic = LogisticRegression(C=100.0).fit(value[:, None], right)
+        slope, offset = float(logistic.coef_[0, 0]), float(logistic.intercept_[0])
     confidence = 1.0 / (1.0 + np.exp(-np.clip(slope * value + offset, -50, 50)))
+    unspared = label == IDENTITY and len(names) < SPARE_FROM
+    threshold = NEVER if unspared else threshold_for(confidence, right, PRECISION)
     weights, constants = machine(vectors, labels, len(names))
-    return Recognizer(
-        model, label, tuple(names), weights, constants, slope, offset, threshold_for(confidence, right, PRECISION)
-    )
+    return Recognizer(model, label, tuple(names), weights, constants, slope, offset, threshold)
 
 
 def machine(vectors: Floats, labels: Ints, count: int) -> tuple[Floats, Floats]:
@@ -144,15 +152,16 @@ SCALE = 4.0
 
 
 def unseen(
-    vectors: Floats, labels: Ints, photos: Ints, count: int, seed: int
+    vectors: Floats, labels: Ints, photos: Ints, count: int, open_set: bool, seed: int
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Best score, margin to the second, and whether the best is right, for faces that the machine did not see. In each
-    fold some photos of every label are held back, and all of some labels: those come as strangers, of whom no answer is
-    right. Identities are many, so that one can be spared; of few labels, none is."""
+    fold some photos of every label are held back, and in an `open_set` (people, of whom there are always others) all of
+    some labels: those come as strangers, of whom no answer is right."""
     rng = np.random.default_rng(seed)
     order = {photo: place for place, photo in enumerate(rng.permutation(np.unique(photos)))}
     fold = np.array([order[photo] % FOLDS for photo in photos])
-    place = rng.permutation(count) % FOLDS if count >= 2 * FOLDS else np.full(count, -1)
+    spared = open_set and count >= SPARE_FROM
+    place = rng.permutation(count) % FOLDS if spared else np.full(count, -1)
     found: list[tuple[Floats, Floats, NDArray[np.bool_]]] = []
     for number in range(FOLDS):
         stranger = place[labels] == number
@@ -175,11 +184,11 @@ def two_best(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def threshold_for(confidence: Floats, right: NDArray[np.bool_], precision: float) -> float:
-    """The lowest confidence from which answers are right as often as `precision`."""
+    """The lowest confidence from which answers are right as often as `precision`; NEVER where there is none."""
     order = np.argsort(-confidence, kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(share >= precision)
-    return float(confidence[order[good[-1]]]) if len(good) else 1.0
+    return float(confidence[order[good[-1]]]) if len(good) else NEVER
 
 
 def judge(recognizer: Recognizer, trained: tuple[Floats, Ints], tested: tuple[Floats, Ints]) -> Judged:

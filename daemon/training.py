@@ -10,13 +10,10 @@ import numpy as np
 from bson import ObjectId
 
 from daemon.identities import active_model, load
-from daemon.recognition import Judged, Recognizer, TooFewLabels, disjoint_split, judge, train
+from daemon.recognition import IDENTITY, Judged, Recognizer, TooFewLabels, disjoint_split, judge, train
 from daemon.store import recognizers as store
 from daemon.store.collections import Collections, Document
 from daemon.store.identities import ACTIVE
-
-#: what a recognizer tells if nothing else is asked for: who it is
-IDENTITY = "identity"
 
 
 @dataclass(frozen=True)

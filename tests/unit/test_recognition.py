@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from daemon.recognition import Recognizer, TooFewLabels, disjoint_split, judge, threshold_for, train
+from daemon.recognition import NEVER, Recognizer, TooFewLabels, disjoint_split, judge, threshold_for, train
 from tests.people import MODEL, vector
 
 PEOPLE, SHOTS = 12, 10
@@ -43,6 +43,24 @@ def test_one_label_cannot_be_told_from_others() -> None:
         train(MODEL, "identity", NAMES[:1], *shots(range(1)), np.arange(SHOTS))
 
 
+@pytest.mark.parametrize("people", [2, 3, 5])  # nobody can be spared as a stranger; one; one in some folds
+def test_few_people_are_learned_and_strangers_rejected(people: int) -> None:
+    vectors, labels = shots(range(people))
+    few = train(MODEL, "identity", NAMES[:people], vectors, labels, np.arange(len(labels)))
+    known, strangers = shots(range(people), first=50), shots(range(100, 120))[0]
+    assert (few.tell(known[0])[0] == known[1]).all()
+    assert (few.tell(strangers)[1] >= few.threshold).mean() < 0.05
+
+
+def test_a_label_that_everybody_has_accepts_everybody() -> None:
+    vectors, labels = shots(range(4))
+    genders = train(MODEL, "gender", ["female", "male"], vectors, labels % 2, np.arange(len(labels)))
+    known, who = shots(range(4), first=50)
+    told, confidence = genders.tell(known)
+    assert (told == who % 2).all()
+    assert (confidence >= genders.threshold).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("photos", "tested"),
     [
@@ -62,7 +80,7 @@ def test_no_photo_is_on_both_sides_of_the_split(photos: list[int], tested: int) 
     ("right", "expected"),
     [
         ([True, True, True, False], 0.7),  # all answers above 0.7 are right
-        ([False, False, False, False], 1.0),  # nothing can be trusted
+        ([False, False, False, False], NEVER),  # nothing can be trusted
     ],
 )
 def test_the_threshold_gives_the_precision(right: list[bool], expected: float) -> None:
