@@ -16,8 +16,10 @@ from pymongo.errors import PyMongoError
 
 from daemon import connection
 from daemon.activation import require_active, require_unchanged
+from daemon.calibration import CALIBRATE, Calibrations
 from daemon.config import Config
 from daemon.decoding import Decoders, Limits
+from daemon.exemplars import Exemplars
 from daemon.faces import delete_faces
 from daemon.fetch import Fetcher
 from daemon.health import Endpoint, Signs, examine
@@ -36,6 +38,7 @@ from daemon.store.leases import LeaseStore
 from daemon.store.oplog import OplogWindow
 from daemon.store.state import State, StoredPlan
 from daemon.sweep import Sweeper, missing_images
+from daemon.tally import Tally
 from daemon.watch import Watch
 from daemon.workers import WorkerFailed
 from enrichers.catalogue import Catalogue
@@ -67,15 +70,25 @@ class Setup:
     store: ModelStore
     enrichers: tuple[Enricher, ...]
     plan: Plan
+    calibrations: Calibrations
 
     @classmethod
     def of(cls, config: Config) -> "Setup":
-        """Raises EnricherUnknown, SettingInvalid, ModelUnknown or DeviceUnavailable."""
+        """Raises EnricherUnknown, SettingInvalid, ModelUnknown, DeviceUnavailable or CalibrationInvalid."""
         device = resolve_device(config.pipeline.device)
         catalogue = Catalogue.load(config.models.entries, config.models.folder)
         store = ModelStore(config.models.folder, catalogue, config.models.offline)
         enrichers = tuple(enabled(config.enrichers.enabled, config.enrichers.settings, catalogue))
-        return cls(config, device, store, enrichers, Plan.of(enrichers))
+        calibrations = Calibrations.load(config.identities.calibration)
+        return cls(config, device, store, enrichers, Plan.of(enrichers), calibrations)
+
+    @property
+    def uncalibrated(self) -> str | None:
+        """The embedding model of the faces, where nobody calibrated it."""
+        model = next(
+            (enricher.settings.get("embedding") for enricher in self.enrichers if enricher.name == "faces"), None
+        )
+        return None if model is None or self.calibrations.get(model) else str(model)
 
     def weights(self) -> list[str]:
         """The catalogue names of all weights that the enabled enrichers need."""
@@ -111,6 +124,10 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     setup = Setup.of(config)
     setup.require_weights()
+    if setup.uncalibrated:
+        log.warning(
+            "%s has no calibration: its faces are not grouped into identities. %s", setup.uncalibrated, CALIBRATE
+        )
     async with AsyncExitStack() as stack:
         uri = await stack.enter_async_context(connection.server_uri(config))
         client = await stack.enter_async_context(connection.open_client(config.mongo, uri))
@@ -187,7 +204,8 @@ async def serve(
     inference = Inference(inference_settings(setup, cores), config.pipeline.task_timeout_s)
     metrics = Metrics()
     fetcher = Fetcher(config.images, collections)
-    writer = Writer(collections, images, stored.plan, retry)
+    exemplars, tally = Exemplars(setup.calibrations), Tally(collections)
+    writer = Writer(collections, images, stored.plan, retry, exemplars, tally)
 
     async def gained(buckets: Sequence[int]) -> None:
         intake.drop(lambda key: not leases.owns(key))
@@ -228,7 +246,7 @@ async def serve(
         intake,
         leases,
         config.images.source,
-        deleted=partial(delete_faces, collections),
+        deleted=partial(delete_faces, collections, tally=tally),
         dropped=images.forget_plan,
         sweep=lambda: sweeper.wake(),
     )
@@ -242,9 +260,9 @@ async def serve(
         verifies=lambda: leases.holds("verify"),
         opened=watch.opened,
         begun=watch.sweeping,
-        faceless=partial(_remove_orphans, collections, images),
+        faceless=partial(_remove_orphans, collections, images, tally),
     )
-    schedule = Schedule(collections, config.identities, lambda: leases.holds("recluster"))
+    schedule = Schedule(collections, config.identities, exemplars, lambda: leases.holds("recluster"))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(decoders.close)
         stack.push_async_callback(inference.close)
@@ -268,12 +286,13 @@ async def serve(
                 _supervised("sweep", sweeper.run),
                 _supervised("pipeline", pipeline.run),
                 _supervised("schedule", schedule.run),
+                _supervised("tally", tally.run),
                 _supervised("workers", partial(_keep_alive, decoders, inference)),
                 _supervised("oplog", window.run),
             ]
             yield Service(pipeline, leases, tasks)
         finally:
-            await _wind_down(tasks, pipeline, watch, leases)
+            await _wind_down(tasks, pipeline, watch, leases, tally)
 
 
 async def _keep_alive(decoders: Decoders, inference: Inference) -> None:
@@ -347,12 +366,15 @@ def _window(read: Callable[[], Signs]) -> float:
     return -1.0 if window is None else window
 
 
-async def _wind_down(tasks: Sequence[asyncio.Task[None]], pipeline: Pipeline, watch: Watch, leases: Leases) -> None:
+async def _wind_down(
+    tasks: Sequence[asyncio.Task[None]], pipeline: Pipeline, watch: Watch, leases: Leases, tally: Tally
+) -> None:
     """Stops intake, lets images in flight finish, saves the token and gives the leases back, within STOP_TIMEOUT_S."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await _cancel(tasks)
             await pipeline.drain()
+            await tally.count()
             await watch.save()
             await leases.leave()
     except TimeoutError:
@@ -401,16 +423,16 @@ def inference_settings(setup: Setup, cores: int) -> InferenceSettings:
     )
 
 
-async def _remove_orphans(collections: Collections, images: Images) -> int:
+async def _remove_orphans(collections: Collections, images: Images, tally: Tally) -> int:
     """Deletes the faces of images that are gone; how many."""
     removed = 0
     chunk: list[Mapping[str, Any]] = []
     async for key in image_keys(collections):
         chunk.append(key)
         if len(chunk) == 500:
-            removed += await delete_faces(collections, await missing_images(images, chunk))
+            removed += await delete_faces(collections, await missing_images(images, chunk), tally)
             chunk = []
-    return removed + await delete_faces(collections, await missing_images(images, chunk))
+    return removed + await delete_faces(collections, await missing_images(images, chunk), tally)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

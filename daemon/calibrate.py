@@ -90,7 +90,8 @@ def merges(vectors: Floats, people: Ints, guide: Calibration | Nearest) -> list[
     faces = Faces(vectors, np.ones(count, np.float32), np.arange(count))
     clusters = Clusters.of(vectors, np.arange(count), [], marks_of(faces, [], Constraints()))
     record: list[Merge] = []
-    clusters.agglomerate(*neighbours(vectors, NEIGHBOURS), guide, record)
+    near = neighbours(vectors, NEIGHBOURS)
+    clusters.agglomerate(near.ones, near.others, guide, record)
     found = []
     for number, merge in enumerate(record):
         ones, others = np.bincount(people[list(merge.ones)]), np.bincount(people[list(merge.others)])
@@ -141,12 +142,3 @@ def pair_knots(vectors: Floats, people: Ints) -> tuple[tuple[float, float], ...]
     model = LogisticRegression(C=1e6, class_weight="balanced", max_iter=1000).fit(np.log(distances)[:, None], same)
     slope, constant = float(model.coef_[0, 0]), float(model.intercept_[0])
     return tuple((knot, round(constant + slope * float(np.log(knot)), 3)) for knot in KNOTS)
-
-
-def as_toml(calibration: Calibration) -> str:
-    """A calibration as a table of calibration.toml."""
-    knots = ", ".join(f"[{distance}, {ratio}]" for distance, ratio in calibration.knots)
-    weights = ", ".join(f"{weight:.4f}" for weight in calibration.weights)
-    text = f"[{calibration.model}]\nknots = [{knots}]\nweights = [{weights}]\n"
-    spread = ", ".join(f"{value:.4f}" for value in calibration.spread)
-    return f"{text}people = {calibration.people:.1f}\nspread = [{spread}]\n"

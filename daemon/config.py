@@ -130,6 +130,9 @@ class Retry(Section):
 class Identities(Section):
     recluster_interval_m: float = Field(15.0, gt=0, description="minutes between reclusters")
     min_faces: int = Field(2, ge=1, description="faces that make an identity of their own")
+    calibration: Path | None = Field(
+        None, description="file of `enrichd calibrate -o`; its embedding models come before the shipped ones"
+    )
 
 
 class Health(Section):

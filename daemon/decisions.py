@@ -338,7 +338,7 @@ async def forget(collections: Collections, identity: Identity) -> int:
     await collections.links.delete_many({"identity": {"$in": gone}})
     await collections.audit.delete_many({"identities": {"$in": gone}})
     await project(collections, face_ids=ids)
-    await collections.identities.delete_many({"_id": {"$in": gone}})
     await collections.state.delete_many({"kind": "recognition", "identities": {"$in": gone}})
+    await collections.identities.delete_many({"_id": {"$in": gone}})  # last: at this the daemons forget as well
     await audit_store.insert(collections, audit_store.entry("forget", now, [], count=len(ids)))
     return len(ids)

@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.activation import difference
 from daemon.app import Setup
+from daemon.calibration import CALIBRATE
 from daemon.config import Config
 from daemon.connection import Server, greet, open_client, server_uri
 from daemon.leases import machine
@@ -46,6 +47,7 @@ async def examine(config: Config) -> list[Finding]:
         findings.append(Finding("device", True, f"models run on {setup.device}"))
         findings.append(Finding("enrichers", True, ", ".join(setup.plan.names)))
         findings.append(_weights(setup))
+        findings.append(_calibration(setup))
     except EnrichdError as error:
         remedy = "Correct the setting, or install what is missing; `enrichd config` shows what is in force."
         findings.append(Finding("enrichers", False, str(error), remedy))
@@ -71,6 +73,13 @@ def _weights(setup: Setup) -> Finding:
     if missing:
         return Finding("weights", False, f"not in the cache: {', '.join(missing)}", "Run `enrichd models pull`.")
     return Finding("weights", True, f"{len(names)} files in {setup.config.models.folder}")
+
+
+def _calibration(setup: Setup) -> Finding:
+    if setup.uncalibrated:
+        message = f"{setup.uncalibrated} has no calibration: its faces are stored, not grouped into identities"
+        return Finding("calibration", False, message, CALIBRATE)
+    return Finding("calibration", True, f"known for {', '.join(sorted(setup.calibrations.by_model))}")
 
 
 def _roots(config: Config) -> Finding:

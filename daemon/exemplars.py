@@ -1,7 +1,7 @@
 """The known people's exemplars in memory, to ask at once whom a new face clearly belongs to."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
-from daemon.calibration import Calibration
+from daemon.calibration import Calibrations
 from daemon.recognition import Recognizer
 from daemon.store import identities as store
 from daemon.store import recognizers
@@ -49,24 +49,30 @@ class Recognized:
 class Exemplars:
     """All exemplars of the living identities; `refresh` reads what changed since the last time."""
 
-    def __init__(self) -> None:
+    def __init__(self, calibrations: Calibrations | None = None) -> None:
+        """`calibrations`: what distances mean; the shipped ones where none are given. A face of an embedding model
+        without a calibration belongs to nobody."""
+        self.calibrations = calibrations or Calibrations.load()
         self._known: dict[ObjectId, Identity] = {}
         self._latest: datetime | None = None
         self._recognizer: Recognizer | None = None
         self._recognizer_at: datetime | None = None
+        self._gone: set[ObjectId] = set()
         self._matrices: dict[str, tuple[NDArray[np.float32], list[ObjectId]]] = {}
 
     async def refresh(self, collections: Collections) -> None:
         """Reads the identities that changed since the last call."""
         query: dict[str, Any] = {} if self._latest is None else {"updated_at": {"$gt": self._latest - CLOCK_MARGIN}}
         changed = False
+        self._gone.clear()
         async for document in collections.identities.find(query):
             known = store.identity(document)
             if (at := document.get("updated_at")) is not None and (self._latest is None or at > self._latest):
                 self._latest = at
             if self._known.get(known.id) is None or not same(self._known[known.id], known):
                 changed = True
-            self._known[known.id] = known
+            if known.id not in self._gone:  # forgotten while this was read
+                self._known[known.id] = known
         if changed:
             self._matrices.clear()
 
@@ -93,11 +99,19 @@ class Exemplars:
         """Whether an identity is a stranger whom a person wants to see no more."""
         return identity in self._known and self._known[identity].ignored
 
-    def forget(self, ids: list[ObjectId]) -> None:
-        """Takes identities out that no longer exist."""
+    def forget(self, ids: Iterable[ObjectId]) -> None:
+        """Takes identities out that no longer exist, and what was learned from them."""
         for id in ids:
+            self._gone.add(id)
             self._known.pop(id, None)
         self._matrices.clear()
+        self._recognizer = self._recognizer_at = None  # read again, if it is still there
+
+    async def compare(self, collections: Collections) -> None:
+        """Takes out the identities that are no longer in the database."""
+        there = {document["_id"] async for document in collections.identities.find({}, {"_id": 1})}
+        if gone := self._known.keys() - there:
+            self.forget(gone)
 
     def _matrix(self, model: str) -> tuple[NDArray[np.float32], list[ObjectId]]:
         if model not in self._matrices:
@@ -116,6 +130,9 @@ class Exemplars:
     def nearest(self, embeddings: Mapping[str, NDArray[np.float32]]) -> Nearest | None:
         """The identity nearest to a face by the first of its embedding models that any identity has."""
         for model in sorted(embeddings):
+            calibration = self.calibrations.get(model)
+            if calibration is None:
+                continue
             matrix, owners = self._matrix(model)
             vector = embeddings[model]
             if not len(owners) or matrix.shape[1] != vector.shape[0]:
@@ -124,7 +141,6 @@ class Exemplars:
             distances = np.asarray(1.0 - matrix @ unit, dtype=np.float32)
             best = int(np.argmin(distances))
             others = distances[[owner != owners[best] for owner in owners]]
-            calibration = Calibration.of(model)
             ratio = float(calibration.log_ratio(distances[best : best + 1])[0])
             second = float(calibration.log_ratio(others.min(keepdims=True))[0]) if len(others) else -np.inf
             sure = ratio >= SURE + math.log(len(set(owners))) and ratio - second >= MARGIN

@@ -9,12 +9,13 @@ import numpy as np
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from daemon.calibration import Calibration
+from daemon.calibration import Calibrations
 from daemon.exemplars import Exemplars
 from daemon.store import faces as store
 from daemon.store import identities as identity_store
 from daemon.store.collections import Collections, Document
 from daemon.store.faces import FORGOTTEN, StoredFace, face_id, key_of
+from daemon.tally import Tally
 from enrichers.contract import Face
 
 #: overlap (intersection over union) from which a detection on the same bytes can be the stored face. Two detectors'
@@ -47,17 +48,20 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
-def likeness(stored: StoredFace, found: Face) -> float | None:
-    """Log-likelihood ratio that both show one person, by an embedding model that both have; None without one."""
+def likeness(stored: StoredFace, found: Face, calibrations: Calibrations) -> float | None:
+    """Log-likelihood ratio that both show one person, by a calibrated embedding model that both have; None without
+    one."""
     for model in sorted(set(stored.embeddings) & set(found.embeddings)):
-        a, b = stored.embeddings[model], found.embeddings[model]
-        if a.shape == b.shape:
+        a, b, calibration = stored.embeddings[model], found.embeddings[model], calibrations.get(model)
+        if calibration is not None and a.shape == b.shape:
             cosine = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
-            return float(Calibration.of(model).log_ratio(np.array([1.0 - cosine], dtype=np.float32))[0])
+            return float(calibration.log_ratio(np.array([1.0 - cosine], dtype=np.float32))[0])
     return None
 
 
-def match(stored: Sequence[StoredFace], found: Sequence[Face], image_sha256: str) -> list[int | None]:
+def match(
+    stored: Sequence[StoredFace], found: Sequence[Face], image_sha256: str, calibrations: Calibrations
+) -> list[int | None]:
     """Which stored face each detection is, one to one: an index into `stored` or None for a new face.
 
     On the same bytes overlap decides, one pair with another by the best sum (Hungarian method). Where the bytes
@@ -74,7 +78,7 @@ def match(stored: Sequence[StoredFace], found: Sequence[Face], image_sha256: str
             area = overlap(face.box, known.box)
             if known.image_sha256 == image_sha256:
                 score[row, column] = 3.0 + area if area >= MIN_OVERLAP else 0.0
-            elif (ratio := likeness(known, face)) is not None:
+            elif (ratio := likeness(known, face, calibrations)) is not None:
                 score[row, column] = 1.0 + min(ratio, 50.0) / 50.0 + area if ratio > 0 else 0.0
             elif area >= SURE_OVERLAP:
                 score[row, column] = area
@@ -124,9 +128,11 @@ class Placed:
         )
 
 
-def place(image: ImageFaces, stored: Sequence[StoredFace]) -> tuple[list[Placed], list[StoredFace]]:
+def place(
+    image: ImageFaces, stored: Sequence[StoredFace], calibrations: Calibrations
+) -> tuple[list[Placed], list[StoredFace]]:
     """An image's detections with their ids, and the stored faces that were not found again."""
-    matched = match(stored, image.faces, image.image_sha256)
+    matched = match(stored, image.faces, image.image_sha256, calibrations)
     taken = {face.id for face in stored}
     placed: list[Placed] = []
     for rank, (face, index) in enumerate(zip(image.faces, matched, strict=True)):
@@ -139,12 +145,17 @@ def place(image: ImageFaces, stored: Sequence[StoredFace]) -> tuple[list[Placed]
 
 
 async def write_faces(
-    collections: Collections, batch: Sequence[ImageFaces], now: datetime, exemplars: Exemplars | None = None
+    collections: Collections,
+    batch: Sequence[ImageFaces],
+    now: datetime,
+    exemplars: Exemplars | None = None,
+    tally: Tally | None = None,
 ) -> list[list[Document]]:
     """Stores the faces of a batch of images and returns, for each image, what goes under `enrichments.faces.items`.
 
     Harmless twice: a second call with the same batch changes nothing. `exemplars` are the known people; without them
-    they are read from the database, so a caller with many batches passes one and it is kept up to date here.
+    they are read from the database, so a caller with many batches passes one and it is kept up to date here. `tally`
+    gets to know whose faces came or went.
     """
     exemplars = exemplars or Exemplars()
     await exemplars.refresh(collections)
@@ -154,7 +165,7 @@ async def write_faces(
     placed: list[list[Placed]] = []
     gone: list[StoredFace] = []
     for image in batch:
-        faces, lost = place(image, stored[key_of(image.document_key)])
+        faces, lost = place(image, stored[key_of(image.document_key)], exemplars.calibrations)
         placed.append(faces)
         gone += lost
     operations: list[UpdateOne] = []
@@ -182,6 +193,9 @@ async def write_faces(
         identities.append(who)
     await store.write(collections, operations)
     await store.remove(collections, gone)
+    if tally is not None:
+        back = [entry.known.identity for faces in placed for entry in faces if entry.known and entry.known.detached]
+        tally.note([*wanted, *back, *(face.identity for face in gone)])
 
     names = await identity_store.names(collections, [id for who in identities for id in who.values() if id])
     return [
@@ -240,8 +254,14 @@ def item(entry: Placed, identity: ObjectId | None, name: str | None) -> Document
     }
 
 
-async def delete_faces(collections: Collections, document_keys: Sequence[Mapping[str, Any]]) -> int:
+async def delete_faces(
+    collections: Collections, document_keys: Sequence[Mapping[str, Any]], tally: Tally | None = None
+) -> int:
     """Deletes the faces of images that are gone, detaches those that a person decided on; returns how many are
-    deleted."""
+    deleted. `tally` gets to know whose they were."""
     stored = await store.of_images(collections, document_keys)
-    return await store.remove(collections, [face for faces in stored.values() for face in faces])
+    faces = [face for found in stored.values() for face in found]
+    gone = await store.remove(collections, faces)
+    if tally is not None:
+        tally.note(face.identity for face in faces)
+    return gone

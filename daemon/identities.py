@@ -17,9 +17,10 @@ from bson import ObjectId
 from numpy.typing import NDArray
 from pymongo import InsertOne, UpdateOne
 
-from daemon.calibration import Calibration
+from daemon.calibration import Calibration, Calibrations
 from daemon.clustering import Constraints, Faces, cluster, grow
 from daemon.config import Identities as Settings
+from daemon.exemplars import Exemplars
 from daemon.recluster import NO_CHANGES, Changes, Member, New, changes, match_identities
 from daemon.store import faces as face_store
 from daemon.store import identities as identity_store
@@ -210,7 +211,8 @@ async def recluster(
 
     Only faces that no recluster has looked at, and what lies near them, are clustered, until so many came that it is
     time to look at all again; `full` does so at once. Where nothing is new, nothing changes. The clustering runs in
-    `executor`, by default a process of its own, so that the daemon goes on enriching.
+    `executor`, by default a process of its own, so that the daemon goes on enriching. Raises CalibrationInvalid, and
+    CalibrationMissing where nobody calibrated the embedding model: everything then stays as it is.
     """
     started = time.monotonic()
     model = await active_model(collections)
@@ -219,9 +221,9 @@ async def recluster(
         if not dry_run:
             await clear_emptied(collections, sorted(known), datetime.now(UTC))
         return ReclusterReport(0, 0, 0, NO_CHANGES, time.monotonic() - started, False, dry_run)
+    calibration = Calibrations.load(settings.calibration).of(model)
     loaded = await load(collections, model)
     links = await link_store.load(collections)
-    calibration = Calibration.of(model)
     limits = constraints(loaded, links, known)
     before = await state_store.get(collections)
     full = full or due(before, loaded, calibration, settings)
@@ -473,16 +475,17 @@ async def project_names(collections: Collections) -> int:
     return len(stale)
 
 
-async def watch_names(collections: Collections) -> None:
-    """Follows the identities until cancelled: a name given in mongosh or by any app is on the images within seconds.
-    After a break of the stream, and at start, the names that changed meanwhile are found by comparing."""
+async def watch_identities(collections: Collections, exemplars: Exemplars) -> None:
+    """Follows the identities until cancelled: a name given in mongosh or by any app is on the images within seconds,
+    and who is deleted leaves the `exemplars`. After a break of the stream, and at start, what changed meanwhile is
+    found by comparing."""
     from pymongo.errors import PyMongoError
 
     pipeline: list[Document] = [
         {
             "$match": {
                 "$or": [
-                    {"operationType": "replace"},
+                    {"operationType": {"$in": ["replace", "delete"]}},
                     {"updateDescription.updatedFields.name": {"$exists": True}},
                     {"updateDescription.updatedFields.state": {"$exists": True}},
                     {"updateDescription.removedFields": "name"},
@@ -494,8 +497,12 @@ async def watch_names(collections: Collections) -> None:
     while True:
         try:
             async with await collections.identities.watch(pipeline) as stream:
+                await exemplars.compare(collections)
                 await project_names(collections)
-                async for _ in stream:
-                    await project_names(collections)
+                async for change in stream:
+                    if change["operationType"] == "delete":
+                        exemplars.forget([change["documentKey"]["_id"]])
+                    else:
+                        await project_names(collections)
         except PyMongoError:
             await asyncio.sleep(WATCH_PAUSE_S)

@@ -25,6 +25,7 @@ from daemon.plan import Decision, ImageDocument, Plan, decide
 from daemon.retry import RetryPolicy, backoff
 from daemon.store.collections import Collections
 from daemon.store.images import Answer, Images, Outcome, Written
+from daemon.tally import Tally
 from enrichers.contract import Enricher, Failure, Result
 from enrichers.errors import EnrichdError
 
@@ -38,9 +39,18 @@ class Writer:
     """Writes outcomes, many at a time: what arrives while one bulk write runs goes with the next. A write that fails
     because the database is away is repeated until it succeeds; it is idempotent."""
 
-    def __init__(self, collections: Collections, images: Images, plan: Plan, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        collections: Collections,
+        images: Images,
+        plan: Plan,
+        retry: RetryPolicy,
+        exemplars: Exemplars,
+        tally: Tally,
+    ) -> None:
         self._collections = collections
-        self._exemplars = Exemplars()
+        self._exemplars = exemplars
+        self._tally = tally
         self._images = images
         self._plan = plan
         self._retry = retry
@@ -75,7 +85,7 @@ class Writer:
     async def discard_faces(self, outcome: Outcome) -> None:
         """Deletes the faces that were stored for an image whose document cannot list them."""
         if _faceless(outcome, Written.SET_ASIDE):
-            await _persistently(delete_faces, self._collections, [outcome.document.key])
+            await _persistently(delete_faces, self._collections, [outcome.document.key], self._tally)
 
     async def _write_one(self, outcome: Outcome, future: "asyncio.Future[Written]") -> None:
         try:
@@ -94,7 +104,7 @@ class Writer:
                 written = await self._images.write(outcomes, self._plan, self._retry, now)
                 gone = [o.document.key for o, what in zip(outcomes, written, strict=True) if _faceless(o, what)]
                 if gone:
-                    await delete_faces(self._collections, gone)
+                    await delete_faces(self._collections, gone, self._tally)
                 return written
             except PyMongoError as error:
                 self.retries += 1
@@ -116,7 +126,7 @@ class Writer:
             found.append((outcome, ImageFaces(dict(outcome.document.key), outcome.image_sha256 or "", faces)))
         if found:
             images = [image for _, image in found]
-            items = await write_faces(self._collections, images, now, self._exemplars)
+            items = await write_faces(self._collections, images, now, self._exemplars, self._tally)
             for (outcome, _), entries in zip(found, items, strict=True):
                 outcome.face_items = entries
 

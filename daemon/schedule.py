@@ -7,18 +7,24 @@ from collections.abc import Callable
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon.config import Identities
-from daemon.identities import recluster, watch_names
+from daemon.exemplars import Exemplars
+from daemon.identities import recluster, watch_identities
 from daemon.store.collections import Collections
+from enrichers.errors import EnrichdError
 
 log = logging.getLogger(__name__)
 
 
 class Schedule:
-    """The periodic recluster, one at a time, beside the task that follows people's names."""
+    """The periodic recluster, one at a time, beside the task that follows the identities."""
 
-    def __init__(self, collections: Collections, settings: Identities, turn: Callable[[], bool]) -> None:
-        """`turn`: whether it is this daemon that reclusters for all."""
+    def __init__(
+        self, collections: Collections, settings: Identities, exemplars: Exemplars, turn: Callable[[], bool]
+    ) -> None:
+        """`exemplars`: the known people, from whom those are taken that are deleted; `turn`: whether it is this daemon
+        that reclusters for all."""
         self._collections = collections
+        self._exemplars = exemplars
         self._turn = turn
         self._settings = settings
 
@@ -35,7 +41,7 @@ class Schedule:
         )
         scheduler.start()
         try:
-            await watch_names(self._collections)
+            await watch_identities(self._collections, self._exemplars)
         finally:
             scheduler.shutdown(wait=False)
 
@@ -47,5 +53,7 @@ class Schedule:
             log.info("recluster: %s", report)
         except asyncio.CancelledError:
             raise
+        except EnrichdError as error:
+            log.error("no recluster: %s", error)
         except Exception:
             log.exception("the recluster failed; the next one tries again")

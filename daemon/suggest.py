@@ -9,7 +9,7 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
-from daemon.calibration import Calibration
+from daemon.calibration import Calibration, Calibrations
 from daemon.identities import Loaded, active_model, load
 from daemon.neighbours import knn
 from daemon.store import identities as identity_store
@@ -41,8 +41,8 @@ class Suggestion:
     evidence: str
 
 
-async def suggestions(collections: Collections, limit: int = 20) -> list[Suggestion]:
-    """The likeliest suggestions of each kind, at most `limit` of each."""
+async def suggestions(collections: Collections, calibrations: Calibrations, limit: int = 20) -> list[Suggestion]:
+    """The likeliest suggestions of each kind, at most `limit` of each. Raises CalibrationMissing."""
     known = {id: i for id, i in (await identity_store.load(collections)).items() if i.state != MERGED and not i.ignored}
     model = await active_model(collections)
     if model is None:
@@ -52,7 +52,7 @@ async def suggestions(collections: Collections, limit: int = 20) -> list[Suggest
     apart: set[tuple[ObjectId, ObjectId | None]] = {
         (face, link.identity) for link in links if link.kind == CANNOT and link.identity for face in link.faces
     }
-    calibration = Calibration.of(model)
+    calibration = calibrations.of(model)
     found = [
         *same_names(known),
         *merges(known, model, calibration),

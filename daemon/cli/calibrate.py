@@ -8,7 +8,14 @@ import typer
 from daemon.cli.options import Json
 
 Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder of photos a person.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File for the found values.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File for the found values, for identities.calibration; those of other models in it stay.",
+    ),
+]
 Everyone = Annotated[bool, typer.Option("--all", help="Calibrate on everyone; there is nobody left to report on then.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="An embedding model of the catalogue.")]
@@ -31,7 +38,8 @@ def calibrate(
 
     import numpy as np
 
-    from daemon.calibrate import as_toml, fit, half_of
+    from daemon.calibrate import fit, half_of
+    from daemon.calibration import as_toml, read_tables
     from daemon.cli.options import print_json, print_table
     from daemon.clustering import Constraints, cluster
     from daemon.evaluate.frame import Options
@@ -50,7 +58,11 @@ def calibrate(
         faces, labels = subset(found, half == 1)
         report["other_half"] = asdict(agreement(labels, cluster(faces, calibration, Constraints())))
     if output:
-        output.write_text(as_toml(calibration))
+        kept = {
+            **(read_tables(output) if output.exists() else {}),
+            found.model: calibration,
+        }  # other models' stay in the file
+        output.write_text("\n".join(as_toml(entry) for entry in kept.values()), encoding="utf-8")
     if as_json:
         print_json(report)
         return

@@ -302,9 +302,11 @@ def suggest(
     as_json: Json = False,
 ) -> None:
     """Likely merges, wrong members and names, best first."""
+    from daemon.calibration import Calibrations
     from daemon.suggest import as_documents, suggestions
 
-    found = as_documents(work(config, lambda collections: suggestions(collections, limit)))
+    calibrations = Calibrations.load(config.identities.calibration)
+    found = as_documents(work(config, lambda collections: suggestions(collections, calibrations, limit)))
     if as_json:
         print_json(found)
         return

@@ -10,6 +10,7 @@ from daemon.cli.options import Json, configured, print_json, print_table, run_as
 if TYPE_CHECKING:
     from daemon.config import Config
 
+Full = Annotated[bool, typer.Option("--full", help="Cluster all faces, not only what is new since the last time.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -61,7 +62,7 @@ def demo(
 
 
 @configured
-def recluster(config: "Config", dry_run: DryRun = False, as_json: Json = False) -> None:
+def recluster(config: "Config", dry_run: DryRun = False, full: Full = False, as_json: Json = False) -> None:
     """Group the faces into identities anew; names and decisions of people stay."""
     from dataclasses import asdict
 
@@ -70,7 +71,7 @@ def recluster(config: "Config", dry_run: DryRun = False, as_json: Json = False) 
 
     async def work() -> None:
         async with connect(config) as collections:
-            report = await regroup(collections, config.identities, dry_run=dry_run)
+            report = await regroup(collections, config.identities, dry_run=dry_run, full=full)
         values = asdict(report)
         if as_json:
             print_json({**values, "dry_run": dry_run})

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from daemon.calibration import Calibration
+from daemon.calibration import Calibrations
 from daemon.clustering import MIN_QUALITY, Constraints, Faces, cluster
 from daemon.evaluate import frame
 from daemon.evaluate.frame import Options
@@ -44,7 +44,9 @@ def identities(
     options = Options(limit, seed, as_json, device, model, save_errors)
     found = read(photos_of(people, options), options)
     started = time.perf_counter()
-    labels = cluster(found.faces, Calibration.of(found.model), Constraints())
+    labels = cluster(
+        found.faces, Calibrations.load(options.config().identities.calibration).of(found.model), Constraints()
+    )
     figures = {**judged(found, labels), "seconds": round(time.perf_counter() - started, 3), "model": found.model}
     if halves:
         figures["halves"] = by_halves(found, seed)

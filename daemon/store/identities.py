@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from daemon.store.collections import Collections, Document
 from daemon.store.faces import BATCH, batches
@@ -118,14 +118,17 @@ async def names(collections: Collections, ids: Sequence[ObjectId]) -> dict[Objec
 async def count_faces(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
     """Brings `face_count` and `image_count` of some identities up to date; detached faces do not count."""
     for some in batches(list(ids), BATCH):
-        faces: dict[ObjectId, int] = dict.fromkeys(some, 0)
-        images: dict[ObjectId, set[Any]] = {id: set() for id in some}
-        query = {"identity": {"$in": list(some)}}
-        async for document in collections.faces.find(query, {"identity": 1, "image": 1, "detached": 1}):
-            if not document.get("detached"):
-                faces[document["identity"]] += 1
-                images[document["identity"]].add(repr(document["image"]))
+        cursor = await collections.faces.aggregate(
+            [
+                {"$match": {"identity": {"$in": list(some)}, "detached": {"$ne": True}}},
+                {"$group": {"_id": {"identity": "$identity", "image": "$image"}, "faces": {"$sum": 1}}},
+                {"$group": {"_id": "$_id.identity", "faces": {"$sum": "$faces"}, "images": {"$sum": 1}}},
+            ]
+        )
+        found = {entry["_id"]: (entry["faces"], entry["images"]) async for entry in cursor}
+        operations = []
         for id in some:
-            counts = {"face_count": faces[id], "image_count": len(images[id])}
-            changed = {"_id": id, "$nor": [counts]}
-            await collections.identities.update_one(changed, {"$set": {**counts, "updated_at": now}})
+            faces, images = found.get(id, (0, 0))
+            counts = {"face_count": faces, "image_count": images}
+            operations.append(UpdateOne({"_id": id, "$nor": [counts]}, {"$set": {**counts, "updated_at": now}}))
+        await collections.identities.bulk_write(operations, ordered=False)

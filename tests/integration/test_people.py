@@ -1,17 +1,22 @@
 """Faces become identities in a real database."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from bson import ObjectId
 
+from daemon import decisions
+from daemon.calibration import CalibrationMissing, Calibrations, as_toml
 from daemon.config import Identities
 from daemon.exemplars import Exemplars
 from daemon.faces import delete_faces, write_faces
-from daemon.identities import recluster, watch_names
+from daemon.identities import recluster, watch_identities
 from daemon.store.collections import Collections
+from daemon.tally import Tally
 from daemon.training import train_recognizer
 from tests.people import MODEL, NOW, face, image, insert, vector
 
@@ -109,7 +114,7 @@ async def test_a_new_face_of_a_known_person_is_assigned_at_once(collections: Col
 async def test_a_name_given_in_the_database_appears_on_the_images(collections: Collections, executor: Executor) -> None:
     await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
     await recluster(collections, Identities(), executor=executor)
-    watching = asyncio.create_task(watch_names(collections))
+    watching = asyncio.create_task(watch_identities(collections, Exemplars()))
     try:
         await asyncio.sleep(1)
         await collections.identities.update_one({}, {"$set": {"name": "Ada"}})
@@ -155,6 +160,93 @@ async def test_a_trained_recognizer_assigns_or_suggests(collections: Collections
     told = stored["assigned"] or stored["suggested"]
     assert told["by"] == "classifier"
     assert (stranger["identity"], stranger["name"]) == (None, None)
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Waits until `check` holds."""
+    async with asyncio.timeout(seconds):
+        while not await check():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_forgotten_person_leaves_the_memory_of_a_running_daemon(
+    collections: Collections, executor: Executor
+) -> None:
+    kept = Exemplars()
+    shots = [image(who * 100 + shot, face(who, shot)) for who in range(3) for shot in range(12)]
+    await insert(collections, *shots)
+    await recluster(collections, Identities(), executor=executor)
+    async for document in collections.identities.find():
+        await collections.identities.update_one({"_id": document["_id"]}, {"$set": {"name": str(document["_id"])}})
+    await train_recognizer(collections, min_images=10)
+    await kept.refresh(collections)
+    watching = asyncio.create_task(watch_identities(collections, kept))
+    try:
+        await asyncio.sleep(1)
+        vectors = {MODEL: vector(0, 50)}
+        known = kept.nearest(vectors)
+        assert known is not None and known.sure and kept.recognized(vectors) is not None
+        await decisions.forget(collections, await decisions.find_identity(collections, str(known.identity)))
+
+        async def gone() -> bool:
+            nearest = kept.nearest(vectors)
+            return nearest is not None and nearest.identity != known.identity and kept.recognized(vectors) is None
+
+        await eventually(gone)  # without anything being written
+    finally:
+        watching.cancel()
+
+
+async def test_who_was_deleted_while_nobody_watched_leaves_the_memory(
+    collections: Collections, executor: Executor
+) -> None:
+    kept = Exemplars()
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(4)])
+    await recluster(collections, Identities(), executor=executor)
+    await kept.refresh(collections)
+    assert kept.nearest({MODEL: vector(1, 50)}) is not None
+    await collections.identities.delete_many({})
+    await kept.compare(collections)
+    assert kept.nearest({MODEL: vector(1, 50)}) is None
+
+
+async def test_counts_follow_what_is_assigned_and_deleted(collections: Collections, executor: Executor) -> None:
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(4)])
+    await recluster(collections, Identities(), executor=executor)
+    tally = Tally(collections)
+    counting = asyncio.create_task(tally.run())
+
+    async def counts(faces: int, images: int) -> bool:
+        document = await collections.identities.find_one({})
+        return document is not None and (document["face_count"], document["image_count"]) == (faces, images)
+
+    try:
+        await write_faces(collections, [image(50, face(1, 50)), image(51, face(1, 51))], NOW, tally=tally)
+        await eventually(lambda: counts(6, 6))
+        await delete_faces(collections, [{"_id": 50}, {"_id": 0}, {"_id": 1}], tally)
+        await eventually(lambda: counts(3, 3))
+        await write_faces(collections, [image(51)], NOW, tally=tally)  # the photo was replaced by one without a face
+        await eventually(lambda: counts(2, 2))
+    finally:
+        counting.cancel()
+
+
+async def test_faces_of_a_model_without_a_calibration_wait(
+    collections: Collections, executor: Executor, tmp_path: Path
+) -> None:
+    shots = [image(shot, face(1, shot, embeddings={"mine": vector(1, shot)})) for shot in range(4)]
+    await insert(collections, *shots)
+    with pytest.raises(CalibrationMissing):
+        await recluster(collections, Identities(), executor=executor)
+    file = tmp_path / "calibration.toml"
+    file.write_text(as_toml(replace(Calibrations.load().of(MODEL), model="mine")))
+    settings = Identities(calibration=file)
+    assert (await recluster(collections, settings, executor=executor)).identities == 1
+    later = face(1, 50, embeddings={"mine": vector(1, 50)})
+    for calibrations, assigned in ((None, False), (Calibrations.load(file), True)):
+        number = 50 + int(assigned)
+        [[known]] = await write_faces(collections, [image(number, later)], NOW, Exemplars(calibrations))
+        assert (known["identity"] is not None) is assigned
 
 
 async def test_exemplars_that_are_kept_follow_the_identities(collections: Collections, executor: Executor) -> None:

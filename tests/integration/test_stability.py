@@ -4,6 +4,8 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pymongo import AsyncMongoClient
 
 from daemon import decisions
+from daemon.calibration import Calibrations, as_toml
 from daemon.config import Identities
 from daemon.embedded import EmbeddedServer
 from daemon.faces import delete_faces
@@ -44,8 +47,9 @@ step = st.one_of(
 class World:
     """A collection that things happen to, and what people decided so far: what must hold from then on."""
 
-    def __init__(self, collections: Collections, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, collections: Collections, executor: ThreadPoolExecutor, calibration: Path) -> None:
         self.collections = collections
+        self.settings = Identities(calibration=calibration)
         self.executor = executor
         self.shots = 0
         self.models = [MODEL]
@@ -56,7 +60,7 @@ class World:
         self.no_faces: list[ObjectId] = []
 
     async def recluster(self, full: bool = False) -> None:
-        await recluster(self.collections, Identities(), full=full, executor=self.executor)
+        await recluster(self.collections, self.settings, full=full, executor=self.executor)
 
     async def faces(self) -> list[StoredFace]:
         return [stored_face(document) async for document in self.collections.faces.find().sort("_id")]
@@ -181,14 +185,14 @@ class World:
         return [[document async for document in collection.find().sort("_id")] for collection in collections]
 
 
-async def live(server: EmbeddedServer, steps: list[tuple[str, int, int]]) -> None:
+async def live(server: EmbeddedServer, calibration: Path, steps: list[tuple[str, int, int]]) -> None:
     client: AsyncMongoClient[Document] = AsyncMongoClient(server.uri)
     database = f"test_{uuid.uuid4().hex[:12]}"
     try:
         collections = open_collections(client, database, "images")
         await migrate(collections)
         with ThreadPoolExecutor(1) as executor:
-            world = World(collections, executor)
+            world = World(collections, executor, calibration)
             for who in range(PEOPLE):
                 await world.insert(who, 3)
             await world.recluster()
@@ -209,6 +213,14 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other model's distances mean the same as the first's."""
+    file = tmp_path_factory.mktemp("calibration") / "calibration.toml"
+    file.write_text(as_toml(replace(Calibrations.load().of(MODEL), model=OTHER_MODEL)))
+    return file
+
+
 @settings(
     max_examples=6,
     deadline=None,
@@ -217,8 +229,10 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(step, min_size=3, max_size=7))
-def test_names_and_corrections_stay(server: EmbeddedServer, steps: list[tuple[str, int, int]]) -> None:
-    run(lambda: live(server, steps))
+def test_names_and_corrections_stay(
+    server: EmbeddedServer, calibration: Path, steps: list[tuple[str, int, int]]
+) -> None:
+    run(lambda: live(server, calibration, steps))
 
 
 @pytest.mark.parametrize(
@@ -231,5 +245,5 @@ def test_names_and_corrections_stay(server: EmbeddedServer, steps: list[tuple[st
         [("merge", 0, 1), ("split", 0, 2), ("merge", 1, 0)],  # decisions against one another: the latest counts
     ],
 )
-def test_particular_histories(server: EmbeddedServer, steps: list[tuple[str, int, int]]) -> None:
-    run(lambda: live(server, steps))
+def test_particular_histories(server: EmbeddedServer, calibration: Path, steps: list[tuple[str, int, int]]) -> None:
+    run(lambda: live(server, calibration, steps))

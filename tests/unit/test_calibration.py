@@ -1,0 +1,86 @@
+"""What distances mean: the shipped calibrations, and a user's own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon import calibration
+from daemon.calibration import (
+    CalibrationInvalid,
+    CalibrationMissing,
+    Calibrations,
+    as_toml,
+    read_tables,
+)
+from daemon.config import Config
+from daemon.doctor import examine
+from tests.people import MODEL
+
+SHIPPED = Calibrations.load().of(MODEL)
+
+
+def test_a_file_adds_models_and_comes_before_the_shipped_values(tmp_path: Path) -> None:
+    own, other = replace(SHIPPED, people=7.0), replace(SHIPPED, model="glint 360k.r100")
+    file = tmp_path / "calibration.toml"
+    file.write_text(as_toml(own) + "\n" + as_toml(other))
+    known = Calibrations.load(file)
+    assert known.of(MODEL).people == 7.0
+    assert known.of("glint 360k.r100").weights == SHIPPED.weights  # a name that TOML has to quote
+    assert Calibrations.load().of(MODEL).people == SHIPPED.people
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.toml"
+    file.write_text(as_toml(SHIPPED))
+    assert read_tables(file) == {MODEL: SHIPPED}
+
+
+def test_the_distances_of_one_model_say_nothing_of_another() -> None:
+    assert Calibrations.load().get("facenet") is None
+    with pytest.raises(CalibrationMissing, match=r"'facenet' has no calibration.*enrichd calibrate"):
+        Calibrations.load().of("facenet")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[dlib", "cannot be read"),  # no TOML
+        ("[dlib]\nknots = []\n", "dlib.knots: List should have at least 2 items"),
+        (as_toml(SHIPPED).replace("people", "persons"), "dlib.people: Field required"),
+        (as_toml(SHIPPED).replace("people = ", "people = -"), "dlib.people: Input should be greater than 0"),
+        (as_toml(SHIPPED).replace("weights = [", "weights = [1, "), "dlib.weights: List should have at most 8 items"),
+        (as_toml(SHIPPED).replace("weights = [", "weights = [nan, "), "dlib.weights"),
+        (as_toml(SHIPPED).replace("[[0.005,", "[[0.5,"), "dlib.knots: Value error, distances must rise"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "calibration.toml"
+    file.write_text(text)
+    with pytest.raises(CalibrationInvalid) as raised:
+        Calibrations.load(file)
+    assert str(raised.value).startswith(str(file))
+    assert message in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationInvalid, match=r"nothing\.toml cannot be read: No such file"):
+        Calibrations.load(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_doctor_tells_of_an_embedding_model_without_a_calibration(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:
+        monkeypatch.setattr(calibration, "shipped", dict)
+    config = Config.model_validate(
+        {
+            "enrichers": {"enabled": ["faces"]},
+            "mongo": {"uri": "mongodb://127.0.0.1:1/", "timeout_s": 0.1},
+            "pipeline": {"device": "cpu"},
+        }
+    )
+    [finding] = [finding for finding in await examine(config) if finding.check == "calibration"]
+    assert finding.ok is known
+    assert known or "enrichd calibrate PEOPLE -o FILE" in str(finding.remedy)
