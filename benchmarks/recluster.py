@@ -1,6 +1,7 @@
 """How long it takes to cluster many faces, how well that goes, and how other methods do on the same faces.
 
-`python -m benchmarks.recluster --faces 100000 --json`
+`python -m benchmarks.recluster --faces 100000 --json`; the same methods on real faces: `enrichd evaluate identities
+PEOPLE --peers`.
 """
 
 import argparse
@@ -13,23 +14,24 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.faces_generator import Made, make
-from daemon.calibration import Calibration
+from daemon.calibration import Calibrations
 from daemon.clustering import Constraints, Faces, cluster, grow
-from daemon.peers import PEERS, best
+from daemon.peers import PEERS, Best, alone
 from daemon.scores import agreement
 
 Ints = NDArray[np.int64]
 
 #: share of the faces that are new in the second measurement
 NEW = 0.01
-#: most faces that a method is tried on: beyond it, it needs all pairs in memory or takes hours
-PEERS_UP_TO = {"average linkage": 20_000, "Chinese whispers": 10_000, "HDBSCAN": 10_000, "DBSCAN": 100_000}
+#: address space that another method may take, in bytes
+PEER_MEMORY = 12 << 30
 #: embedding model whose calibration is used; the made-up faces lie as far apart as its do
 MODEL = "dlib"
 
@@ -44,7 +46,7 @@ def measured(count: int, seed: int) -> dict[str, Any]:
     peak memory is that of the clustering."""
     made = make(count, seed)
     base = peak_mb()
-    faces, calibration = faces_of(made), Calibration.of(MODEL)
+    faces, calibration = faces_of(made), Calibrations.load().of(MODEL)
     started = time.perf_counter(), time.process_time()
     labels = cluster(faces, calibration, Constraints())
     seconds, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
@@ -75,27 +77,62 @@ def peak_mb() -> float:
     return size / 1e6 if sys.platform == "darwin" else size / 1e3
 
 
-def peers(count: int, seed: int) -> dict[str, Any]:
-    """The other methods on the same faces, each at the best of its settings."""
-    made = make(count, seed)
-    result: dict[str, Any] = {}
-    for method, run in PEERS.items():
-        if count > PEERS_UP_TO[method]:
-            result[method] = f"not run beyond {PEERS_UP_TO[method]} faces"
-            continue
-        started = time.perf_counter()
+def peers(count: int, seed: int, seconds: float) -> dict[str, Any]:
+    """The other methods on the same faces, each in a process of its own and at the best of the settings that it gets
+    through in `seconds`."""
+    return {method: peer(method, count, seed, seconds) for method in PEERS}
+
+
+def peer(method: str, count: int, seed: int, seconds: float) -> dict[str, Any]:
+    """One method: its best setting, and where it was stopped early, why."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=sweep, args=(method, count, seed, sender), daemon=True)
+    process.start()
+    sender.close()
+    found: list[tuple[Best, float]] = []
+    stopped: str | None = f"stopped after {seconds:g} s"
+    deadline: float | None = None
+    while receiver.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
         try:
-            entry = best(method, run(made.vectors), made.people)
-        except ImportError as error:
-            result[method] = str(error)
-            continue
-        result[method] = {
-            "bcubed_f": round(entry.agreement.bcubed_f, 4),
-            "pairwise_f": round(entry.agreement.pairwise_f, 4),
-            "setting": entry.setting,
-            "sweep_seconds": round(time.perf_counter() - started, 1),
-        }
-    return result
+            message = receiver.recv()
+        except EOFError:
+            process.join()
+            stopped = f"its process ended with {process.exitcode}" if process.exitcode else None
+            break
+        if message is None:  # the faces are made, the method starts
+            deadline = time.monotonic() + seconds
+        elif isinstance(message, str):
+            stopped = message
+            break
+        else:
+            found.append(message)
+    process.kill()
+    process.join()
+    figures: dict[str, Any] = {"settings": len(found)}
+    if found:
+        winner, took = max(found, key=lambda entry: entry[0].agreement.bcubed_f)
+        agreed = winner.agreement
+        figures |= {"bcubed_f": round(agreed.bcubed_f, 4), "pairwise_f": round(agreed.pairwise_f, 4)}
+        figures |= {"setting": winner.setting, "seconds": round(took, 1)}
+    return figures | ({"stopped": stopped} if stopped else {})
+
+
+def sweep(method: str, count: int, seed: int, sender: Connection) -> None:
+    """Tells the result of each setting as soon as it is there, with the seconds since the one before."""
+    resource.setrlimit(resource.RLIMIT_AS, (PEER_MEMORY, PEER_MEMORY))
+    made = make(count, seed)
+    sender.send(None)
+    try:
+        started = time.perf_counter()
+        for setting, labels in PEERS[method](made.vectors):
+            took = time.perf_counter() - started
+            sender.send((Best(method, setting, agreement(made.people, alone(labels))), took))
+            started = time.perf_counter()
+    except MemoryError:
+        sender.send(f"needs more than {PEER_MEMORY >> 30} GiB of memory")
+    except ImportError as error:
+        sender.send(str(error))
 
 
 def distances(vectors: NDArray[np.float32], people: Ints) -> dict[str, list[float]]:
@@ -119,7 +156,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=100_000, help="how many")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-peers", action="store_true", help="only enrichd's own clustering")
+    parser.add_argument(
+        "--peers", type=float, metavar="SECONDS", default=60.0, help="time for each other method; 0: leave them out"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     figures = apart(measured, options.faces, options.seed)
@@ -127,8 +166,8 @@ def main() -> None:
     figures["load"] = os.getloadavg()[0]
     like = make(0, options.seed, np.concatenate([np.full(50, 14), np.ones(250, int)]))
     figures["distances_like_lfw"] = distances(like.vectors, like.people)
-    if not options.no_peers:
-        figures["peers"] = apart(peers, options.faces, options.seed)
+    if options.peers:
+        figures["peers"] = peers(options.faces, options.seed, options.peers)
     if options.json:
         print(json.dumps(figures))
         return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.calibration import Calibration
-from daemon.neighbours import knn, neighbours
+from daemon.neighbours import nearest, neighbours
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -18,6 +18,9 @@ Flags = NDArray[np.bool_]
 
 #: neighbours of a face that become edges of the graph
 NEIGHBOURS = 16
+#: faces from which on a cluster may hold all neighbours of each of its faces, so that no edge leads out of it: such
+#: clusters are joined with those whose centroids are near
+FULL = 8
 #: nearest clusters of a new face that are compared with one another
 BRIDGED = 3
 #: quality value below which a face cannot bring others together; it is added to a cluster at the end, or stays alone
@@ -74,13 +77,27 @@ def cluster(faces: Faces, calibration: Calibration, constraints: Constraints) ->
     good = gated(faces, constraints)
     same = twins(faces)
     marks = marks_of(faces, same, constraints)
-    clusters = Clusters.of(
-        faces.vectors, np.where(good, groups(len(good), [*same, *constraints.must]), -1), same, marks
-    )
-    ones, others = neighbours(faces.vectors, NEIGHBOURS)
+    near = neighbours(faces.vectors, NEIGHBOURS)
+    ones, others = near.ones, near.others
+    together = groups(len(good), [*same, *constraints.must])
+    first = np.full(len(good), len(good), dtype=np.int64)
+    np.minimum.at(first, together, near.place)
+    clusters = Clusters.of(faces.vectors, np.where(good, first[together], -1), same, marks)
     both = good[ones] & good[others]
     clusters.agglomerate(ones[both], others[both], calibration)
+    clusters.agglomerate(*abreast(clusters), calibration)
     return numbered(attach(clusters, faces.vectors, ones[~both], others[~both], calibration))
+
+
+def abreast(clusters: "Clusters") -> tuple[Ints, Ints]:
+    """Pairs of large clusters with near centroids, as rows that stand for them. The parts of a person, all of whose
+    faces have their neighbours within their own part, would never be compared otherwise."""
+    large = np.flatnonzero(clusters.sizes >= FULL)
+    centroids = clusters.sums[large] / np.linalg.norm(clusters.sums[large], axis=1, keepdims=True)
+    near = nearest(centroids, centroids, NEIGHBOURS)
+    member = clusters.member()[large]
+    ones, others = np.repeat(member, near.shape[1]), near.reshape(-1)
+    return ones[others >= 0], member[others[others >= 0]]
 
 
 def grow(faces: Faces, labels: Ints, new: Flags, calibration: Calibration, constraints: Constraints) -> Ints:
@@ -102,16 +119,16 @@ def grow(faces: Faces, labels: Ints, new: Flags, calibration: Calibration, const
     asked = np.concatenate((fresh, poor))
     if not len(asked) or not len(centroids):
         return numbered(start)
-    near = knn(faces.vectors[asked], centroids, NEIGHBOURS)[1]
-    member = np.full(len(centroids), -1, dtype=np.int64)
+    near = nearest(faces.vectors[asked], centroids, NEIGHBOURS)
+    member = clusters.member()
     rows = np.flatnonzero(clusters.label >= 0)
-    member[clusters.label[rows[::-1]]] = rows[::-1]  # the first row of each cluster stands for it
-    ones: Ints = np.repeat(asked, near.shape[1])
-    others: Ints = member[near.reshape(-1)]
     touched = np.unique(near[: len(fresh), :BRIDGED])  # clusters that a new face may bring together
-    around = knn(centroids[touched], centroids[touched], NEIGHBOURS // 2)[1] if len(touched) else np.zeros((0, 1), int)
-    ones = np.concatenate((ones, np.repeat(member[touched], around.shape[1])))
-    others = np.concatenate((others, member[touched][around.reshape(-1)]))
+    touched = touched[touched >= 0]
+    around = nearest(centroids[touched], centroids[touched], NEIGHBOURS // 2)
+    ones: Ints = np.concatenate((np.repeat(asked, near.shape[1]), np.repeat(member[touched], around.shape[1])))
+    others: Ints = np.concatenate((member[near.reshape(-1)], member[touched][around.reshape(-1)]))
+    found = np.concatenate((near.reshape(-1), around.reshape(-1))) >= 0
+    ones, others = ones[found], others[found]
     both = good[ones] & good[others]
     clusters.agglomerate(ones[both], others[both], calibration)
     result = attach(clusters, faces.vectors, ones[~both], others[~both], calibration)
@@ -262,6 +279,13 @@ class Clusters:
             a, b = np.concatenate((a[~stale], new_a)), np.concatenate((b[~stale], new_b))
             score = np.concatenate((score[~stale], self.score(new_a, new_b, calibration)))
 
+    def member(self) -> Ints:
+        """A row of each cluster, (k,), the first; -1 for one that is no more."""
+        member = np.full(len(self.sizes), -1, dtype=np.int64)
+        rows = np.flatnonzero(self.label >= 0)[::-1]
+        member[self.label[rows]] = rows
+        return member
+
     def score(self, a: Ints, b: Ints, calibration: Evidence) -> Floats:
         """Evidence that pairs of clusters are one person."""
         return calibration.evidence(*self.distances(a, b), self.sizes[a], self.sizes[b])
@@ -372,16 +396,13 @@ class Clusters:
 
 def totals(vectors: Floats, label: Ints, weight: Floats) -> tuple[Floats, Floats]:
     """Weighted sums (k, d) and total weights (k,) of the rows of each label; rows with label -1 do not count."""
+    from scipy.sparse import coo_matrix
+
     count = int(label.max(initial=-1)) + 1
     rows = np.flatnonzero(label >= 0)
-    order = rows[np.argsort(label[rows], kind="stable")]
     sizes = np.bincount(label[rows], weights=weight[rows], minlength=count).astype(np.float32)
-    sums = np.zeros((count, vectors.shape[1]), dtype=np.float32)
-    if len(order):
-        single = len(order) == count
-        starts = np.flatnonzero(np.concatenate(([True], np.diff(label[order]) > 0)))
-        weighted = vectors[order] * weight[order, None]
-        sums = weighted if single else np.add.reduceat(weighted, starts, axis=0)
+    places = (weight[rows], (label[rows], rows))
+    sums = np.asarray(coo_matrix(places, shape=(count, len(vectors))).tocsr() @ vectors, dtype=np.float32)
     return sums, np.maximum(sizes, 1e-6)
 
 

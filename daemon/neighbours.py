@@ -1,5 +1,10 @@
 """Nearest neighbours among many unit vectors by cosine: exactly for few, through cells for many."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +21,17 @@ CELL, PROBES = 256, 8
 #: vectors a cell that its centre is found from, and rounds of k-means
 TRAIN_A_CELL, TRAIN_ROUNDS = 40, 6
 #: rows that are worked on at a time
-BLOCK = 65_536
+BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of neighbouring rows, each once, `ones` < `others`. `place` (n,): vectors with numbers near one another lie
+    near one another, so that work in this order finds what it needs in the processor's caches."""
+
+    ones: Rows
+    others: Rows
+    place: Rows
 
 
 def knn(queries: Floats, base: Floats, k: int) -> tuple[Floats, Ints]:
@@ -27,50 +42,123 @@ def knn(queries: Floats, base: Floats, k: int) -> tuple[Floats, Ints]:
     return similar, rows
 
 
-def neighbours(vectors: Floats, k: int, seed: int = 0) -> tuple[Rows, Rows]:
-    """Pairs of rows (a < b, each once) of which one is among the k nearest of the other."""
+def nearest(queries: Floats, base: Floats, k: int) -> Ints:
+    """The rows of the base with the k largest inner products with each query, (q, k), best first; -1 where fewer were
+    found."""
+    if not len(queries) or not len(base):
+        return np.zeros((len(queries), 0), dtype=np.int64)
+    if len(base) <= EXACT_UP_TO:
+        return knn(queries, base, k)[1]
+    result = np.empty((len(queries), k), dtype=np.int64)
+    for rows, found in Cells(base).search(queries, k):
+        result[rows] = found
+    return result
+
+
+def neighbours(vectors: Floats, k: int) -> Pairs:
+    """Pairs of rows of which one is among the k nearest of the other."""
     count = len(vectors)
     if count < 2:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32)
+        return Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(count, np.int32))
+    found: list[tuple[Rows, Rows]]
+    if count <= EXACT_UP_TO:
+        place = np.arange(count, dtype=np.int32)
+        found = [(place, knn(vectors, vectors, k + 1)[1].astype(np.int32))]
+    else:
+        cells = Cells(vectors)
+        place, found = cells.place, list(cells.own(k + 1))
+        del cells
     keys: list[Ints] = []
-    for start, rows in _rows(vectors, k + 1, seed):
-        ones = np.repeat(np.arange(start, start + len(rows), dtype=np.int64), rows.shape[1])
-        others = rows.reshape(-1)
+    while found:
+        rows, near = found.pop()
+        ones, others = np.repeat(rows.astype(np.int64), near.shape[1]), near.reshape(-1)
         kept = (others >= 0) & (others != ones)
         keys.append(np.minimum(ones, others)[kept] * count + np.maximum(ones, others)[kept])
     pairs = np.concatenate(keys)
+    del keys
     pairs.sort()
     pairs = pairs[np.concatenate(([True], pairs[1:] != pairs[:-1]))]
-    return (pairs // count).astype(np.int32), (pairs % count).astype(np.int32)
+    return Pairs((pairs // count).astype(np.int32), (pairs % count).astype(np.int32), place)
 
 
-def _rows(vectors: Floats, k: int, seed: int) -> list[tuple[int, Ints]]:
-    """Blocks of (first row, the k nearest rows of each row, -1 where fewer were found).
+class Cells:
+    """An inverted file (Jégou, Douze, Schmid 2011) over the principal axes: a vector lies in the cell of its nearest
+    centre, and a query is compared with the vectors of the cells whose centres are nearest to it.
 
-    Beyond `EXACT_UP_TO` vectors, through an inverted file of cells (Jégou, Douze, Schmid 2011) over the principal
-    axes: a vector lies in the cell of its nearest centre and is compared with the vectors of the nearest cells.
+    Queries are asked for in the order of their cells: what one has read, the next finds in the processor's caches.
     """
-    import faiss
 
-    count = len(vectors)
-    if count <= EXACT_UP_TO:
-        return [(0, knn(vectors, vectors, k)[1])]
-    rng = np.random.default_rng(seed)
-    mean, axes = principal(vectors[np.sort(rng.choice(count, EXACT_UP_TO, replace=False))], AXES)
-    reduced = np.empty((count, axes.shape[1]), dtype=np.float32)
-    for start in range(0, count, BLOCK):
-        reduced[start : start + BLOCK] = (vectors[start : start + BLOCK] - mean) @ axes
-    cells = count // CELL
-    means = faiss.Kmeans(axes.shape[1], cells, niter=TRAIN_ROUNDS, seed=seed + 1, max_points_per_centroid=TRAIN_A_CELL)
-    means.train(reduced[np.sort(rng.choice(count, min(count, cells * TRAIN_A_CELL), replace=False))])
-    quantizer = faiss.IndexFlatL2(axes.shape[1])
-    quantizer.add(means.centroids)
-    index = faiss.IndexIVFFlat(quantizer, axes.shape[1], cells)
-    index.add(reduced)
-    index.nprobe = PROBES
-    return [
-        (start, index.search(reduced[start : start + BLOCK], k)[1].astype(np.int32)) for start in range(0, count, BLOCK)
-    ]
+    def __init__(self, base: Floats, seed: int = 0) -> None:
+        import faiss
+
+        count = len(base)
+        rng = np.random.default_rng(seed)
+        self._mean, self._axes = principal(
+            base[np.sort(rng.choice(count, min(count, EXACT_UP_TO), replace=False))], AXES
+        )
+        self._reduced = self._along_axes(base)
+        cells = max(1, count // CELL)
+        means = faiss.Kmeans(
+            AXES,
+            cells,
+            niter=TRAIN_ROUNDS,
+            seed=seed + 1,
+            max_points_per_centroid=TRAIN_A_CELL,
+            min_points_per_centroid=1,
+        )
+        means.train(self._reduced[np.sort(rng.choice(count, min(count, cells * TRAIN_A_CELL), replace=False))])
+        self._centres: Floats = np.asarray(means.centroids)
+        self._probes = self._probed(self._reduced)
+        self._order = np.argsort(self._probes[:, 0], kind="stable").astype(np.int32)
+        self._quantizer = faiss.IndexFlatL2(AXES)  # the index only points to it
+        self._quantizer.add(self._centres)
+        self._index: Any = faiss.IndexIVFFlat(self._quantizer, AXES, cells)
+        inside = np.ascontiguousarray(self._probes[:, 0])
+        self._index.add_core(count, faiss.swig_ptr(self._reduced), None, faiss.swig_ptr(inside))
+        self._index.nprobe = PROBES
+
+    @property
+    def place(self) -> Rows:
+        """(n,) where each vector stands in the order of the cells."""
+        place = np.empty(len(self._order), dtype=np.int32)
+        place[self._order] = np.arange(len(self._order), dtype=np.int32)
+        return place
+
+    def own(self, k: int) -> Iterator[tuple[Rows, Rows]]:
+        """Blocks of (rows, the k nearest rows of each, itself among them, -1 where fewer were found)."""
+        return self._asked(self._reduced, self._probes, self._order, k)
+
+    def search(self, queries: Floats, k: int) -> Iterator[tuple[Rows, Rows]]:
+        """Blocks of (rows of the queries, the k nearest rows of the base of each, -1 where fewer were found)."""
+        reduced = self._along_axes(queries)
+        probes = self._probed(reduced)
+        return self._asked(reduced, probes, np.argsort(probes[:, 0], kind="stable").astype(np.int32), k)
+
+    def _asked(self, reduced: Floats, probes: Ints, order: Rows, k: int) -> Iterator[tuple[Rows, Rows]]:
+        import faiss
+
+        def ask(rows: Rows) -> tuple[Rows, Rows]:
+            asked = probes[rows]
+            unused = np.zeros(asked.shape, dtype=np.float32)  # distances to the centres: this index needs none
+            return rows, self._index.search_preassigned(reduced[rows], k, asked, unused)[1].astype(np.int32)
+
+        with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+            yield from pool.map(ask, (order[start : start + BLOCK] for start in range(0, len(order), BLOCK)))
+
+    def _along_axes(self, vectors: Floats) -> Floats:
+        reduced = np.empty((len(vectors), AXES), dtype=np.float32)
+        for start in range(0, len(vectors), BLOCK):
+            reduced[start : start + BLOCK] = (vectors[start : start + BLOCK] - self._mean) @ self._axes
+        return reduced
+
+    def _probed(self, reduced: Floats) -> Ints:
+        """The cells that each vector is compared with, the one that it lies in first."""
+        import faiss
+
+        probes = np.empty((len(reduced), min(PROBES, len(self._centres))), dtype=np.int64)
+        for start in range(0, len(reduced), BLOCK):
+            probes[start : start + BLOCK] = faiss.knn(reduced[start : start + BLOCK], self._centres, probes.shape[1])[1]
+        return probes
 
 
 def principal(sample: Floats, axes: int) -> tuple[Floats, Floats]:

@@ -14,8 +14,8 @@ Ints = NDArray[np.int64]
 
 #: cosine distances that thresholds are swept over
 THRESHOLDS = tuple(np.round(np.arange(0.03, 0.12, 0.0025), 4).tolist())
-#: most faces for which all pairs are compared
-ALL_PAIRS_UP_TO = 20_000
+#: rows that are compared with all others at a time
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ def chinese_whispers(vectors: Floats, thresholds: Sequence[float] = THRESHOLDS) 
     """dlib's Chinese whispers on the graph of pairs nearer than each threshold."""
     import dlib
 
-    similar = vectors @ vectors.T
     for threshold in thresholds:
-        ones, others = np.nonzero(np.triu(similar > 1.0 - threshold, 1))
-        edges = [(int(a), int(b)) for a, b in zip(ones, others, strict=True)]
-        edges += [(row, row) for row in range(len(vectors))]  # so that every face is in the graph
+        edges = [(row, row) for row in range(len(vectors))]  # so that every face is in the graph
+        for start in range(0, len(vectors), BLOCK):
+            ones, others = np.nonzero(vectors[start : start + BLOCK] @ vectors[start:].T > 1.0 - threshold)
+            above = others > ones
+            edges += zip((ones[above] + start).tolist(), (others[above] + start).tolist(), strict=True)
         yield f"distance {threshold}", np.array(dlib.chinese_whispers(edges), dtype=np.int64)
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from daemon.calibration import Calibration
-from daemon.clustering import MIN_QUALITY, Constraints, Faces, cluster
+from daemon.calibration import Calibrations
+from daemon.clustering import MIN_QUALITY, NEIGHBOURS, Constraints, Faces, cluster
+from daemon.neighbours import neighbours
 from tests.people import MODEL, vector
 
-CALIBRATION = Calibration.of(MODEL)
+CALIBRATION = Calibrations.load().of(MODEL)
 
 
 def faces(people: list[int], photos: list[int] | None = None, quality: dict[int, float] | None = None) -> Faces:
@@ -52,6 +53,16 @@ def test_a_person_can_say_that_two_faces_of_one_photo_are_the_same() -> None:
 def test_what_must_be_together_is() -> None:
     labels = cluster(faces([1, 1, 2, 2]), CALIBRATION, Constraints(must=((0, 2),)))
     assert labels[0] == labels[2]
+
+
+def test_the_parts_of_a_person_come_together_though_no_face_has_a_neighbour_in_another_part() -> None:
+    vectors = np.stack([vector(1, occasion, 0.12) for occasion in range(2) for _ in range(20)])
+    vectors += 0.004 * np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = neighbours(vectors, NEIGHBOURS)
+    assert (pairs.ones // 20 == pairs.others // 20).all()
+    some = Faces(vectors, np.full(40, 0.9, np.float32), np.arange(40))
+    assert grouped(cluster(some, CALIBRATION, Constraints())) == {frozenset(range(40))}
 
 
 @pytest.mark.parametrize("others", [(1,), (1, 2, 3)])  # one other face, all other faces
