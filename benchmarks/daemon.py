@@ -1,5 +1,6 @@
 """A daemon and a server as processes of their own, as benchmarks start them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -45,7 +46,8 @@ class DaemonProcess:
             pid = waiting.pop()
             found.append(pid)
             for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                waiting += [int(child) for child in task.read_text().split()]
+                with contextlib.suppress(OSError):  # a thread that has just ended
+                    waiting += [int(child) for child in task.read_text().split()]
         return found
 
     def rss_mb(self) -> float:

@@ -8,8 +8,8 @@ batch and size and whose batch normalisation can be folded away.
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from enrichers.contract import Network
 from enrichers.detection import Detections, Floats, grouped_canvases
@@ -89,8 +89,7 @@ class CenterFace:
     def detect(self, pictures: Sequence[Pixels], side: int, min_score: float) -> list[Detections]:
         found = [Detections.none()] * len(pictures)
         for members, canvases, factors in grouped_canvases(pictures, side, PIXELS_A_CALL):
-            inputs: NDArray[np.float32] = np.ascontiguousarray(canvases.transpose(0, 3, 1, 2), dtype=np.float32)
-            maps = self._network.run({"image": inputs})
+            maps = self._network.run({"image": cv2.dnn.blobFromImages(list(canvases))})
             for row, (index, factor) in enumerate(zip(members, factors, strict=True)):
                 heatmap, scale, offset, landmarks = (maps[name][row] for name in OUTPUTS)
                 found[index] = decode(heatmap[0], scale, offset, landmarks, min_score).scaled(*factor)

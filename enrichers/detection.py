@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.alignment import Matrix, box_matrix, chip
-from enrichers.image import Pixels
+from enrichers.image import Pixels, resized
 
 #: side in pixels of the cut that a face is looked at again on, and the share of it that the face's box takes:
 #: CenterFace is most exact for faces of about 64 pixels
@@ -195,7 +194,7 @@ def grouped_canvases(
         for row, index in enumerate(members):
             picture, (w, h) = pictures[index], sizes[index][0]
             if picture.shape[:2] != (h, w):
-                picture = np.asarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
+                picture = resized(picture, w, h)
             canvases[row, :h, :w] = picture
             factors.append((pictures[index].shape[1] / w, pictures[index].shape[0] / h))
         result.append((members, canvases, factors))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.contract import Loader, Network
-from enrichers.image import Image, Pixels
+from enrichers.image import Image, Pixels, resized
 
 MODEL = "efficientnet_lite3"
 
@@ -58,8 +58,9 @@ class EfficientNet:
 def squeeze(picture: Pixels) -> Pixels:
     """(h, w, 3) → (280, 280, 3) uint8 RGB. The graph takes plain bytes: its quantised input spans what ImageNet's
     normalisation makes of 0 to 255, and fed so it tells COCO's objects best."""
-    method = cv2.INTER_AREA if max(picture.shape[:2]) > SIDE else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=method), dtype=np.uint8)
+    if max(picture.shape[:2]) > SIDE:
+        return resized(picture, SIDE, SIDE)
+    return np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
 def activations(features: NDArray[np.int8]) -> NDArray[np.float32]:

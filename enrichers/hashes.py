@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 
-from enrichers.image import Pixels
+from enrichers.image import Pixels, resized
 
 
 def dhash(pixels: Pixels) -> str:
     """16 hex digits: whether each cell of an 8 × 8 grid is darker than its right neighbour (Krawetz, "Kind of Like
     That", 2013)."""
-    grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    grey = resized(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), 9, 8)
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
 
 

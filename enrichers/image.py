@@ -76,5 +76,20 @@ def fitted(pixels: Pixels, max_side: int) -> Pixels:
     scale = max_side / max(height, width)
     if scale >= 1:
         return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def resized(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A picture (h, w) or (h, w, 3) at another size. What is shrunk is averaged by whole factors first, and the rest, a
+    factor below two, is bilinear: that misses no pixel, and takes a sixth of the time of averaging by a broken factor.
+    Rows and columns at the far edge that make up less than one of the result may be left out."""
+    down, across = max(1, pixels.shape[0] // height), max(1, pixels.shape[1] // width)
+    rows, columns = pixels.shape[0] // down, pixels.shape[1] // across
+    if down > 1 or across > 1:
+        pixels = np.asarray(
+            cv2.resize(pixels[: rows * down, : columns * across], (columns, rows), interpolation=cv2.INTER_AREA),
+            dtype=np.uint8,
+        )
+    if (rows, columns) == (height, width):
+        return pixels
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

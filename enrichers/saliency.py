@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from enrichers.image import Pixels
+from enrichers.image import Pixels, resized
 
 #: cells of the map along the picture's longer side
 CELLS = 64
@@ -45,8 +45,8 @@ def weights(picture: Pixels, places: Iterable[Weighted]) -> NDArray[np.float32]:
     height, width = picture.shape[:2]
     scale = CELLS / max(height, width)
     columns, rows = max(4, round(width * scale)), max(4, round(height * scale))
-    small = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
-    total = spectral_residual(np.asarray(small, dtype=np.uint8))
+    small = resized(picture, columns, rows)
+    total = spectral_residual(small)
     for place in places:
         left, right = _cells(place.x, place.width, columns)
         top, bottom = _cells(place.y, place.height, rows)

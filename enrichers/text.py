@@ -33,7 +33,7 @@ class Text(Enricher):
         "direction": "ppocr_cls",
         "languages": ("eng",),  # Tesseract's names of the languages that it reads
         "max_side": 2000,  # pixels of the longest side of the picture that text is read from
-        "look_side": 544,  # pixels of the longest side of the first look for text
+        "look_side": 448,  # pixels of the longest side of the first look for text
         "min_score": 0.5,  # lines that were read with less certainty are left out
         "max_lines": 500,  # lines that are kept of one picture
         "max_characters": 20_000,  # characters of plain text that are kept of one picture

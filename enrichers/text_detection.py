@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.contract import Network
-from enrichers.image import Pixels
+from enrichers.image import Pixels, resized
 
 Map = NDArray[np.float32]
 Quads = NDArray[np.float32]
@@ -125,9 +125,9 @@ def _size(picture: Pixels) -> tuple[int, int]:
 
 
 def _input(picture: Pixels, height: int, width: int) -> NDArray[np.float32]:
-    shrinks = height * width < picture.shape[0] * picture.shape[1]
-    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(scaled[:, :, ::-1].transpose(2, 0, 1) * np.float32(2 / 255) - 1, np.float32)
+    scaled = resized(picture, width, height)
+    blob = cv2.dnn.blobFromImage(scaled, scalefactor=2 / 255, mean=(127.5, 127.5, 127.5), swapRB=True)
+    return np.asarray(blob[0], np.float32)
 
 
 def look_scale(height: int, width: int, look_side: int) -> float:

@@ -16,8 +16,9 @@ from enrichers.image import Pixels
 HEIGHT = 48
 #: width in pixels that the direction network looks at
 DIRECTION_WIDTH = 192
-#: narrowest input in pixels, as the network was trained
-MIN_WIDTH = 320
+#: narrowest input in pixels: two letters. The network was trained with 320, and words that are padded to that are read
+#: worse (98.6 % of IIIT5K's words without a fault, 98.8 % with 96) for half as much time again
+MIN_WIDTH = 96
 #: widest input in pixels; longer lines are squeezed into it
 MAX_WIDTH = 3200
 #: pixels of input that a call may have, over all its lines: bounds the memory of its 18,710 scores a step

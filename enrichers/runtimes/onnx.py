@@ -23,6 +23,8 @@ class OnnxNetwork:
         options.inter_op_num_threads = 1
         # threads that spin after a call take the cores from the next runtime's call
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in plan.options.get("session", {}).items():
+            options.add_session_config_entry(key, value)
         options.log_severity_level = 3
         provider = "CPUExecutionProvider"
         # the arena grows by what is asked for, not by powers of two: pages of many sizes would double its memory

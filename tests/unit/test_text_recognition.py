@@ -62,7 +62,7 @@ def test_lines_share_calls_by_width() -> None:
     assert sorted(index for _, indices in calls for index in indices) == list(range(len(widths)))
     for width, indices in calls:
         assert width >= max(MIN_WIDTH, *(widths[index] for index in indices))
-    assert [indices for _, indices in calls] == [[0, 2, 5], [3, 4], [1]]
+    assert [indices for _, indices in calls] == [[0], [2, 5], [3, 4], [1]]
 
 
 def test_a_call_has_limited_memory() -> None:
