@@ -5,15 +5,14 @@ As an ONNX graph it runs in batches, without the interpreter lock, on any device
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import ModelCorrupt
+from enrichers.onnx_graph import GraphBuilder
 
 #: side in pixels of the aligned chip that the network takes
 CHIP_SIZE = 150
@@ -24,12 +23,6 @@ DIMENSIONS = 128
 #: dlib's `input_rgb_image`: channel means of its training images (R, G, B), and the divisor
 MEAN = np.array([122.782, 117.001, 104.298])
 DIVISOR = 256.0
-
-#: opset of the graph: the oldest that has all its operators in their present form
-OPSET = 13
-
-#: IR version of the file: the one that came with that opset
-IR_VERSION = 8
 
 Array = NDArray[np.float32]
 
@@ -118,45 +111,11 @@ def read_weights(path: Path) -> DlibWeights:
     return DlibWeights(stem, tuple(blocks), tensors.next(width, DIMENSIONS).reshape(width, DIMENSIONS))
 
 
-class _Graph:
-    """Collects the nodes and constants of an ONNX graph."""
+class _Graph(GraphBuilder):
+    """With the steps of this network."""
 
-    def __init__(self) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper, self._numpy_helper = helper, numpy_helper
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self._names = self._numbers()
-
-    @staticmethod
-    def _numbers() -> Iterator[str]:
-        number = 0
-        while True:
-            yield f"t{number}"
-            number += 1
-
-    def constant(self, value: NDArray[Any]) -> str:
-        name = next(self._names)
-        self.constants.append(self._numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        name = output or next(self._names)
-        self.nodes.append(self._helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def convolve(self, value: str, layer: _Convolution, stride: int, padding: int) -> str:
-        side = layer.weights.shape[2]
-        return self.add(
-            "Conv",
-            value,
-            self.constant(layer.weights),
-            self.constant(layer.biases),
-            kernel_shape=[side, side],
-            strides=[stride, stride],
-            pads=[padding] * 4,
-        )
+    def layer(self, value: str, layer: _Convolution, stride: int, padding: int) -> str:
+        return self.convolve(value, layer.weights, layer.biases, strides=[stride, stride], pads=[padding] * 4)
 
     def grown(self, value: str, have: tuple[int, int], want: tuple[int, int]) -> str:
         """`value` of `have` = (channels, side), padded at the end with zeros to `want`."""
@@ -169,19 +128,19 @@ class _Graph:
 def build_graph(weights: DlibWeights) -> bytes:
     """The network as a serialised ONNX model. Input `chips`: (n, 150, 150, 3) uint8 RGB; output `embeddings`:
     (n, 128) float32, as dlib gives them (their length is about 1, and not normalised)."""
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto
 
     graph = _Graph()
     value = graph.add("Transpose", graph.add("Cast", "chips", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     value = graph.add("Sub", value, graph.constant(MEAN.astype(np.float32).reshape(1, 3, 1, 1)))
     value = graph.add("Mul", value, graph.constant(np.array(1 / DIVISOR, dtype=np.float32)))
-    value = graph.add("Relu", graph.convolve(value, weights.stem, stride=2, padding=0))
+    value = graph.add("Relu", graph.layer(value, weights.stem, stride=2, padding=0))
     value = graph.add("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2])
     channels, side = 32, ((CHIP_SIZE - 7) // 2 + 1 - 3) // 2 + 1
     for block in weights.blocks:
         shortcut, shortcut_side = value, side
-        main = graph.convolve(value, block.first, 2 if block.down else 1, 0 if block.down else 1)
-        main = graph.convolve(graph.add("Relu", main), block.second, 1, 1)
+        main = graph.layer(value, block.first, 2 if block.down else 1, 0 if block.down else 1)
+        main = graph.layer(graph.add("Relu", main), block.second, 1, 1)
         if block.down:
             shortcut = graph.add("AveragePool", value, kernel_shape=[2, 2], strides=[2, 2])
             shortcut_side, side = side // 2, (side - 3) // 2 + 1
@@ -192,20 +151,11 @@ def build_graph(weights: DlibWeights) -> bytes:
         channels, side = width, largest
     pooled = graph.add("Flatten", graph.add("GlobalAveragePool", value))
     graph.add("MatMul", pooled, graph.constant(weights.projection), output="embeddings")
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "dlib_face_recognition",
-            [helper.make_tensor_value_info("chips", TensorProto.UINT8, ["n", CHIP_SIZE, CHIP_SIZE, 3])],
-            [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", DIMENSIONS])],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="enrichd",
+    return graph.model(
+        "dlib_face_recognition",
+        {"chips": (np.uint8, ["n", CHIP_SIZE, CHIP_SIZE, 3])},
+        {"embeddings": ["n", DIMENSIONS]},
     )
-    model.ir_version = IR_VERSION
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 def build(source: Path, target: Path) -> None:

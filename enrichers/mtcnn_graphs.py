@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import ModelCorrupt
-
-#: opset and IR version of the graphs
-OPSET, IR_VERSION = 13, 8
+from enrichers.onnx_graph import GraphBuilder
 
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
@@ -151,33 +149,16 @@ def read_arrays(data: bytes) -> list[NDArray[np.float32]]:
     return arrays
 
 
-class _Graph:
+class _Graph(GraphBuilder):
     """Takes the weights in their order and adds a node for each layer."""
 
     def __init__(self, arrays: list[NDArray[np.float32]]) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper, self._numpy_helper = helper, numpy_helper
+        super().__init__()
         self._arrays: Iterator[NDArray[np.float32]] = iter(arrays)
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        name = output or f"t{len(self.nodes)}"
-        self.nodes.append(self._helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def constant(self, value: NDArray[Any]) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(self._numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
 
     def convolution(self, value: str, *, slope: bool = True, output: str | None = None) -> str:
         weights, biases = next(self._arrays).transpose(3, 2, 0, 1), next(self._arrays)
-        side = weights.shape[2]
-        value = self.add(
-            "Conv", value, self.constant(weights), self.constant(biases), kernel_shape=[side, side], output=output
-        )
+        value = self.convolve(value, weights, biases, output=output)
         return self.slope(value, (-1, 1, 1)) if slope else value
 
     def slope(self, value: str, shape: tuple[int, ...]) -> str:
@@ -201,8 +182,6 @@ def build_graph(arrays: list[NDArray[np.float32]]) -> bytes:
     """One of the three networks, told by the number of its arrays, as a serialised ONNX model. Input `image`: (n, 3, h,
     w) float32 RGB, (value − 127.5) / 128; for the refinement 24×24, for the output 48×48. Outputs `boxes` (n, 4 …),
     `scores` (n, 2 …) and, of the output network, `landmarks` (n, 10: five x, five y)."""
-    from onnx import TensorProto, checker, helper
-
     if (kind := NETWORKS.get(len(arrays))) is None:
         raise ModelCorrupt(f"{len(arrays)} arrays are none of MTCNN's networks")
     graph = _Graph(arrays)
@@ -228,20 +207,11 @@ def build_graph(arrays: list[NDArray[np.float32]]) -> bytes:
         raise ModelCorrupt(f"the weights do not fit MTCNN's networks: {error}") from error
     side = SIDES[kind]
     grid = ["rows", "columns"] if kind == "proposals" else []
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            f"mtcnn_{kind}",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, side or "height", side or "width"])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n, *grid]) for name, n in outputs.items()],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="enrichd",
+    return graph.model(
+        f"mtcnn_{kind}",
+        {"image": (np.float32, ["n", 3, side or "height", side or "width"])},
+        {name: ["n", n, *grid] for name, n in outputs.items()},
     )
-    model.ir_version = IR_VERSION
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 def build(source: Path, target: Path) -> None:

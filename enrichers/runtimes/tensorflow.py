@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrichers.errors import DeviceUnavailable, ModelCorrupt, OutOfMemory, SettingInvalid
+from enrichers.errors import DeviceUnavailable, ModelCorrupt, ModelMissing, OutOfMemory, SettingInvalid
 from enrichers.runtimes import Plan, resolved
 
 
@@ -45,7 +45,7 @@ class FrozenNetwork:
                 raise ModelCorrupt(f"{path} is not the frozen graph that the catalogue describes: {error}") from error
             options = tf.compat.v1.ConfigProto(
                 intra_op_parallelism_threads=plan.threads,
-                inter_op_parallelism_threads=1,
+                inter_op_parallelism_threads=-1,  # in the caller's thread: calls from two threads run side by side
                 allow_soft_placement=True,  # some operations have no kernel for a GPU
             )
             if plan.device == "cuda":
@@ -140,11 +140,15 @@ def open_tensorflow(path: Path, plan: Plan) -> FrozenNetwork | SavedModelNetwork
 def _tensorflow(plan: Plan) -> Any:
     """TensorFlow, set to the plan's device and threads; for SavedModels the first network of a process decides both."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise ModelMissing("TensorFlow's models need the package; install the extra `tensorflow`") from None
     gpus = tf.config.list_physical_devices("GPU")
     if plan.device == "cuda" and not gpus:
-        raise DeviceUnavailable('device "cuda": TensorFlow finds no GPU; install the extra `gpu` or use device = "cpu"')
+        raise DeviceUnavailable(
+            'device "cuda": TensorFlow finds no GPU; install the extra `tensorflow-gpu` or use device = "cpu"'
+        )
     try:
         tf.config.threading.set_intra_op_parallelism_threads(plan.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
