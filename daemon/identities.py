@@ -41,6 +41,8 @@ EXEMPLARS = 8
 GROWTH, SMALL = 0.2, 50
 #: seconds between attempts to follow the identities' names after the stream broke
 WATCH_PAUSE_S = 5.0
+#: seconds before the stream is asked again that had nothing: the embedded server answers so at every write of anybody
+QUIET_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -499,8 +501,11 @@ async def watch_identities(collections: Collections, exemplars: Exemplars) -> No
             async with await collections.identities.watch(pipeline) as stream:
                 await exemplars.compare(collections)
                 await project_names(collections)
-                async for change in stream:
-                    if change["operationType"] == "delete":
+                while stream.alive:
+                    change = await stream.try_next()
+                    if change is None:
+                        await asyncio.sleep(QUIET_S)
+                    elif change["operationType"] == "delete":
                         exemplars.forget([change["documentKey"]["_id"]])
                     else:
                         await project_names(collections)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 NOT_RESUMABLE = frozenset({260, 280, 286, 10334, 40576, 40585, 40615})
 #: milliseconds that the server may hold a getMore open while nothing happens
 AWAIT_MS = 1000
+#: seconds before a stream is asked again that had nothing: the embedded server answers so at every write of anybody,
+#: and each such answer costs it as much as a write
+PAUSE_S = 0.02
 #: seconds between saves of the resume token
 SAVE_INTERVAL_S = 1.0
 
@@ -48,29 +52,24 @@ def stream_pipeline(source: str) -> list[Document]:
 
 
 def _touches(source: str) -> Document:
-    parts = source.split(".")
-    ancestors = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    *ancestors, _ = itertools.accumulate(source.split("."), "{}.{}".format)
     requested = f"{ENRICHMENT}.requested"
+    whole = "|".join(f"{re.escape(name)}$" for name in ancestors)
+    below = "|".join(f"{re.escape(name)}(\\.|$)" for name in (source, requested))
 
     def named(name: str) -> Document:
-        return {
-            "$or": [
-                {"$in": [name, ancestors]},
-                {"$eq": [{"$indexOfCP": [name, f"{source}."]}, 0]},
-                {"$eq": [name, requested]},
-                {"$eq": [{"$indexOfCP": [name, f"{requested}."]}, 0]},
-            ]
-        }
+        return {"$regexMatch": {"input": name, "regex": f"^({whole}|{below})" if whole else f"^({below})"}}
 
     updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
-    #: the first request on a document without an enrichment arrives as the whole of `enrichment`
-    whole = {"$and": [{"$eq": ["$$field.k", ENRICHMENT]}, {"$ne": [{"$type": "$$field.v.requested"}, "missing"]}]}
+    #: the first request on a document without an enrichment arrives as the whole of `enrichment`, as the first result
+    #: does; a missing field sorts before null, and some servers take it for null
+    first = {"$and": [{"$eq": ["$$field.k", ENRICHMENT]}, {"$gt": ["$$field.v.requested", None]}]}
     removed = {"$ifNull": ["$updateDescription.removedFields", []]}
     return {
         "$or": [
             {
                 "$anyElementTrue": [
-                    {"$map": {"input": updated, "as": "field", "in": {"$or": [named("$$field.k"), whole]}}}
+                    {"$map": {"input": updated, "as": "field", "in": {"$or": [named("$$field.k"), first]}}}
                 ]
             },
             {"$anyElementTrue": [{"$map": {"input": removed, "as": "name", "in": named("$$name")}}]},
@@ -288,6 +287,7 @@ class Watch:
                     event = await stream.try_next()
                     if event is None:
                         self._progress.idle(stream.resume_token)
+                        await asyncio.sleep(PAUSE_S)
                     elif event["operationType"] == "invalidate":
                         return
                     elif "documentKey" in event:
