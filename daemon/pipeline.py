@@ -31,8 +31,10 @@ from enrichers.errors import EnrichdError
 
 log = logging.getLogger(__name__)
 
-#: documents in one read or one bulk write
+#: documents in one bulk write
 CHUNK = 200
+#: documents in one read: a server compares each with all the keys that were asked for
+READ = 40
 
 
 class Writer:
@@ -198,7 +200,7 @@ class Pipeline:
         while True:
             await self._room.acquire()
             most = 1
-            while most < CHUNK and not self._room.locked():
+            while most < READ and not self._room.locked():
                 await self._room.acquire()
                 most += 1
             try:

@@ -1,5 +1,6 @@
 """The collections enrichd uses, opened with the read and write concerns that its promises need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,3 +58,16 @@ def open_collections(client: AsyncMongoClient[Document], database: str, images: 
         links=db[LINKS],
         audit=db[AUDIT],
     )
+
+
+def all_of(*queries: Mapping[str, Any]) -> Document:
+    """The query of what all of `queries` match: their conditions side by side, since the embedded server uses no index
+    for a query with an operator at its top; those on a field that has one already within `$and`."""
+    merged: Document = {}
+    again: list[Document] = []
+    for query in queries:
+        again += [{field: condition} for field, condition in query.items() if field in merged]
+        merged |= {field: condition for field, condition in query.items() if field not in merged}
+    if again:
+        return {"$and": [merged, *again]}
+    return merged

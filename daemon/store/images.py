@@ -1,5 +1,7 @@
 """Reads image documents and writes enrichments into them: conditional, idempotent, many at a time."""
 
+import logging
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -7,15 +9,17 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from bson import Binary, ObjectId, encode
+from bson import Binary, ObjectId, Regex, encode
 from bson.binary import BinaryVectorDtype
 from pymongo import IndexModel, UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from daemon.plan import FARTHEST_RETRY, ImageDocument, Plan, Step
 from daemon.retry import RetryPolicy
-from daemon.store.collections import Collections, Document
+from daemon.store.collections import Collections, Document, all_of
 from enrichers.contract import Failure, Result
+
+log = logging.getLogger(__name__)
 
 ENRICHMENTS, ENRICHMENT = "enrichments", "enrichment"
 
@@ -29,6 +33,8 @@ TRANSIENT_WRITE_ERRORS = frozenset(
     {6, 7, 24, 46, 50, 64, 79, 89, 91, 100, 112, 134, 189, 202, 225, 251, 262, 263, 9001}
     | {10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
 )
+#: from so many documents on, one transaction costs less than a commit for each
+TOGETHER = 8
 #: a time that is before every retry: a range with two sides uses the index and leaves null out
 _LONG_AGO = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -122,9 +128,7 @@ class Images:
 
     async def load(self, keys: Sequence[Mapping[str, Any]], plan: Plan) -> list[ImageDocument]:
         """The documents with these keys that are there and pass the filter, in no order."""
-        query: Document = {"_id": {"$in": [key["_id"] for key in keys]}}
-        if self._filter:
-            query = {"$and": [query, self._filter]}
+        query = all_of({"_id": {"$in": [key["_id"] for key in keys]}}, self._filter)
         cursor = self._images.find(query, self._projection(plan))
         return [self._view(document) async for document in cursor]
 
@@ -139,7 +143,7 @@ class Images:
             yield self._view(document)
 
     def _open(self, query: Document) -> Document:
-        return {"$and": [query, {self._source: {"$ne": None}}, *([self._filter] if self._filter else [])]}
+        return all_of(query, {self._source: {"$ne": None}}, self._filter)
 
     async def stale(self, plan_hash: str | None) -> AsyncIterator[Document]:
         """Keys of the documents whose enrichment was completed under the plan `plan_hash` (None: under none)."""
@@ -171,22 +175,12 @@ class Images:
         operations = [
             UpdateOne(self._unchanged(outcome), update) for outcome, update in zip(outcomes, updates, strict=True)
         ]
-        refused: dict[int, Document] = {}
         try:
-            result = await self._images.bulk_write(operations, ordered=False)
-            matched = result.matched_count
-        except BulkWriteError as error:
-            details: Document = dict(error.details or {})
-            if details.get("writeConcernErrors"):
-                raise
-            refused = {entry["index"]: entry for entry in details["writeErrors"]}
-            if any(entry.get("code") in TRANSIENT_WRITE_ERRORS for entry in refused.values()):
-                raise
-            matched = details["nMatched"]
+            matched, refused = await self._apply(operations)
         except DocumentTooLarge:  # the driver refuses to send a filter of more than 16 MB
             if len(outcomes) > 1:
                 return [(await self.write([outcome], plan, retry, now))[0] for outcome in outcomes]
-            refused, matched = {0: {"errmsg": "the document's source is too large to be compared"}}, 0
+            matched, refused = 0, {0: {"errmsg": "the document's source is too large to be compared"}}
         written = [Written.WRITTEN] * len(outcomes)
         if matched < len(outcomes) - len(refused):
             written = await self._what_became(outcomes, now)
@@ -194,18 +188,43 @@ class Images:
             written[index] = await self._set_aside(outcomes[index], entry, plan, now)
         return written
 
+    async def _apply(self, operations: Sequence[UpdateOne]) -> tuple[int, dict[int, Document]]:
+        """How many of the updates matched a document, and the errors of those that the server refused."""
+        if len(operations) >= TOGETHER:
+            try:
+                return await self._apply_together(operations), {}
+            except OperationFailure as error:  # another write came between, or a document refused: each on its own
+                log.debug("%d documents could not be written in one transaction: %s", len(operations), error)
+        try:
+            return (await self._images.bulk_write(operations, ordered=False)).matched_count, {}
+        except BulkWriteError as error:
+            details: Document = dict(error.details or {})
+            refused: dict[int, Document] = {entry["index"]: entry for entry in details["writeErrors"]}
+            if details.get("writeConcernErrors"):
+                raise
+            if any(entry.get("code") in TRANSIENT_WRITE_ERRORS for entry in refused.values()):
+                raise
+            return details["nMatched"], refused
+
+    async def _apply_together(self, operations: Sequence[UpdateOne]) -> int:
+        async with (
+            self._images.database.client.start_session() as session,
+            await session.start_transaction(write_concern=self._images.write_concern),
+        ):
+            return (await self._images.bulk_write(operations, ordered=False, session=session)).matched_count
+
     def _unchanged(self, outcome: Outcome) -> Document:
         document = outcome.document
-        query: Document = {**document.key, f"{ENRICHMENT}.at": document.enrichment.get("at")}
+        query: Document = {**document.key, f"{ENRICHMENT}.at": _equals(document.enrichment.get("at"))}
         source = document.source
         large = _large_binaries(source, self._source)
         if large:
             query["$expr"] = {"$and": [{"$eq": [_size(path), length]} for path, length in large.items()]}
             parts = source.items() if isinstance(source, Mapping) else ()
             paths = {f"{self._source}.{name}": value for name, value in parts if _is_plain(name)}
-            query |= {path: {"$eq": value} for path, value in paths.items() if path not in large}
+            query |= {path: _equals(value) for path, value in paths.items() if path not in large}
         else:
-            query[self._source] = {"$eq": source}
+            query[self._source] = _equals(source)
         return query
 
     async def _what_became(self, outcomes: Sequence[Outcome], now: datetime) -> list[Written]:
@@ -261,7 +280,7 @@ class Images:
         """Notes that these documents lack nothing under `plan`, unless they changed since they were read."""
         operations = [
             UpdateOne(
-                {**document.key, f"{ENRICHMENT}.at": document.enrichment.get("at")},
+                {**document.key, f"{ENRICHMENT}.at": _equals(document.enrichment.get("at"))},
                 {"$set": {f"{ENRICHMENT}.plan": plan.hash}},
             )
             for document in documents
@@ -292,9 +311,14 @@ class Images:
             "$set": {f"{ENRICHMENT}.requested.{name}": token for name in names},
             "$unset": {f"{ENRICHMENT}.plan": ""},
         }
-        selection = {"$and": [dict(query), self._filter]} if self._filter else dict(query)
-        result = await self._images.update_many(selection, update)
+        result = await self._images.update_many(all_of(query, self._filter), update)
         return result.matched_count
+
+
+def _equals(value: Any) -> Document:
+    """Equality as a condition beside `_id`. A plain one would have the embedded server search its list of indexes for
+    one of this field, at every update; MongoDB refuses `$ne` of a regular expression."""
+    return {"$eq": value} if isinstance(value, (Regex, re.Pattern)) else {"$not": {"$ne": value}}
 
 
 def _large_binaries(source: Any, path: str) -> dict[str, int]:

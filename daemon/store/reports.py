@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from daemon.store.collections import Collections, Document
+from daemon.store.collections import Collections, Document, all_of
 from daemon.store.images import ENRICHMENT, ENRICHMENTS, read_path
 from daemon.store.state import State
 
@@ -79,7 +79,7 @@ class Reports:
         self._filter = dict(filter)
 
     def _among(self, *conditions: Mapping[str, Any]) -> Document:
-        return {"$and": [{self._source: {"$ne": None}}, *conditions, *([self._filter] if self._filter else [])]}
+        return all_of(*conditions, {self._source: {"$ne": None}}, self._filter)
 
     async def overview(self) -> Overview:
         state = State(self._collections)
@@ -108,7 +108,7 @@ class Reports:
         if stored is None:
             return total
         return total - await self._images.count_documents(
-            self._among({f"{ENRICHMENT}.plan": stored.plan.hash}, *chosen)
+            self._among(*chosen, {f"{ENRICHMENT}.plan": stored.plan.hash})
         )
 
     async def unanswered(self, token: Any, names: Sequence[str]) -> int:
@@ -126,7 +126,7 @@ class Reports:
         """How many documents, of those with `ids` or of all, are in each state."""
         chosen = [] if ids is None else [{"_id": {"$in": list(ids)}}]
         return {
-            name: await self._images.count_documents(self._among({f"{ENRICHMENT}.state": name}, *chosen))
+            name: await self._images.count_documents(self._among(*chosen, {f"{ENRICHMENT}.state": name}))
             for name in STATES
         }
 
