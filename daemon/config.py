@@ -106,7 +106,12 @@ class Pipeline(Section):
     in_flight: int = Field(32, ge=1, description="images worked on at a time")
     in_flight_mb: int = Field(1024, ge=64, description="decoded pixels held at a time, in MB")
     queue: int = Field(10_000, ge=10, description="documents waiting in memory; more are left to the sweep")
-    batch_wait_ms: float = Field(15.0, ge=0, description="how long an image waits for companions in its batch")
+    batch_wait_ms: float = Field(
+        15.0,
+        ge=0,
+        description="latency that batching may cost: how long an image waits for others that are being decoded; alone, "
+        "it never waits",
+    )
     task_timeout_s: float = Field(
         120.0, gt=0, description="seconds for one decode or one batch before its worker is replaced"
     )
