@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.daemon import PLUGIN
 from daemon import app
 from daemon.config import Config
 from daemon.inference import enrich
@@ -136,7 +135,6 @@ def measure(setup: app.Setup, paths: Sequence[Path], cores: int) -> dict[str, An
 
 
 def main() -> None:
-    sys.path.insert(0, str(PLUGIN))
     arguments = json.loads(Path(sys.argv[1]).read_text())
     setup = app.Setup.of(Config.model_validate(arguments["config"]))
     print(json.dumps(measure(setup, [Path(path) for path in arguments["paths"]], arguments["cores"])))

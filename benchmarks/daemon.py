@@ -32,6 +32,21 @@ def server(folder: Path) -> Iterator[EmbeddedServer]:
         running.stop()
 
 
+def pss_mb(pid: int) -> float:
+    """Memory of a process in MB; what it shares with others counts by its share. 0 for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def cpu_s(pid: int | None) -> float:
+    """Seconds of processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass
 class DaemonProcess:
     """A running `enrichd run`."""
@@ -52,27 +67,17 @@ class DaemonProcess:
 
     def rss_mb(self) -> float:
         """Memory of all its processes in MB; what they share counts once a process by its share (PSS)."""
-        total = 0
-        for pid in self.tree():
-            rollup = Path(f"/proc/{pid}/smaps_rollup")
-            if rollup.exists():
-                total += sum(
-                    int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Pss:")
-                )
-        return total / 1024
+        return sum(pss_mb(pid) for pid in self.tree())
 
     def cpu_s(self) -> float:
         """Seconds of processor time of all its processes so far."""
-        ticks = 0
-        for pid in self.tree():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(cpu_s(pid) for pid in self.tree())
 
 
 @contextmanager
-def daemon(folder: Path, settings: Mapping[str, Any]) -> Iterator[DaemonProcess]:
-    """A daemon with these dotted settings, ready; it is stopped by SIGTERM when the block is left.
+def daemon(folder: Path, settings: Mapping[str, Any], *, plugins: Path | None = None) -> Iterator[DaemonProcess]:
+    """A daemon with these dotted settings, ready; it is stopped by SIGTERM when the block is left. `plugins`: a folder
+    with enrichers beside the installed ones.
 
     Raises RuntimeError with the end of its log if it does not get ready.
     """
@@ -81,7 +86,7 @@ def daemon(folder: Path, settings: Mapping[str, Any]) -> Iterator[DaemonProcess]
         "ENRICHD_" + key.upper().replace(".", "__"): value if isinstance(value, str) else json.dumps(value)
         for key, value in settings.items()
     }
-    environment = os.environ | variables | {"PYTHONPATH": str(PLUGIN)}
+    environment = os.environ | variables | ({"PYTHONPATH": str(plugins)} if plugins else {})
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
