@@ -21,7 +21,9 @@ class Proxy:
 
     @property
     def uri(self) -> str:
-        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        # the embedded server does not tell the driver's monitor at once when its state changes, as MongoDB does:
+        # without this, each such fault takes the ten seconds until the monitor asks again
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true&heartbeatFrequencyMS=500"
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.timeout(600)
 async def test_promise_09_bad_images_are_found_out_alone(world: World) -> None:
     daemon = await world.started(
-        pipeline={**world.config().pipeline.model_dump(), "task_timeout_s": 15, "task_memory_mb": 512}
+        pipeline={**world.config().pipeline.model_dump(), "task_timeout_s": 5, "task_memory_mb": 512}
     )
     bad = {"crash": standins.CRASHES, "hang": standins.HANGS, "eat": standins.EATS}
     documents = [{"_id": name, "source": world.paint(f"{name}.png", colour)} for name, colour in bad.items()]
