@@ -135,7 +135,7 @@ async def find_identity(collections: Collections, text: str) -> Identity:
     query: dict[str, Any] = {"_id": ObjectId(text)} if ObjectId.is_valid(text) else {"name": text}
     found = [entry for entry in (await identity_store.load(collections, query)).values() if entry.state != MERGED]
     if not found:
-        raise IdentityUnknown(f"There is no identity {text!r}.")
+        raise IdentityUnknown(f"There is no identity {text!r}; `enrichd identities list` shows those there are.")
     if len(found) > 1:
         ids = ", ".join(str(entry.id) for entry in found)
         raise DecisionInvalid(f"Several identities are called {text!r}: {ids}. Give the id, or merge them.")
@@ -315,14 +315,28 @@ async def undo(collections: Collections, id: ObjectId) -> Document:
     return {**entry, "undone_at": now}
 
 
+@dataclass(frozen=True)
+class All:
+    """Everything that belongs to a person: the identity with those merged into it, and their faces."""
+
+    identities: list[ObjectId]
+    faces: list[ObjectId]
+
+
+async def all_of(collections: Collections, identity: Identity) -> All:
+    """What would be forgotten with an identity."""
+    merged = [e.id for e in (await identity_store.load(collections, {"merged_into": identity.id})).values()]
+    identities = [identity.id, *merged]
+    return All(identities, [face.id for face in await face_store.of_identities(collections, identities)])
+
+
 async def forget(collections: Collections, identity: Identity) -> int:
     """Erases a person for good: vectors, pictures, links, decisions and what was learned from them. The faces' places
     on their images remain without anything of the person, so that the same photos do not bring it back. What is
     noted is that it happened, not who. Returns how many faces there were."""
     now = datetime.now(UTC)
-    merged = [e.id for e in (await identity_store.load(collections, {"merged_into": identity.id})).values()]
-    gone = [identity.id, *merged]
-    ids = [face.id for face in await face_store.of_identities(collections, gone)]
+    everything = await all_of(collections, identity)
+    gone, ids = everything.identities, everything.faces
     for some in face_store.batches(ids):
         await collections.links.update_many({"faces": {"$in": list(some)}}, {"$pull": {"faces": {"$in": list(some)}}})
         await collections.links.update_many({"others": {"$in": list(some)}}, {"$pull": {"others": {"$in": list(some)}}})

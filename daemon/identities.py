@@ -21,7 +21,7 @@ from daemon.calibration import Calibration, Calibrations
 from daemon.clustering import Constraints, Faces, cluster, grow
 from daemon.config import Identities as Settings
 from daemon.exemplars import Exemplars
-from daemon.recluster import NO_CHANGES, Changes, Member, New, changes, match_identities
+from daemon.recluster import NO_CHANGES, Changes, Flow, Member, New, changes, flows, match_identities
 from daemon.store import faces as face_store
 from daemon.store import identities as identity_store
 from daemon.store import links as link_store
@@ -39,6 +39,8 @@ EXEMPLARS = 8
 #: all faces are clustered again when so many came since the last time, as a share of those that there were then, or
 #: of this number where there were fewer
 GROWTH, SMALL = 0.2, 50
+#: moves of faces that a report lists
+MOVES = 100
 #: seconds between attempts to follow the identities' names after the stream broke
 WATCH_PAUSE_S = 5.0
 #: seconds before the stream is asked again that had nothing: the embedded server answers so at every write of anybody
@@ -53,6 +55,7 @@ class ReclusterReport:
     identities: int  #: identities with at least one face afterwards
     alone: int  #: faces that belong to no identity
     changes: Changes
+    moves: list[Document]  #: who goes where, most faces first: `faces`, `from`, `to` (`null`: nobody)
     seconds: float
     full: bool  #: all faces were clustered, not only the new ones and what lies near them
     dry_run: bool
@@ -222,7 +225,7 @@ async def recluster(
     if model is None:
         if not dry_run:
             await clear_emptied(collections, sorted(known), datetime.now(UTC))
-        return ReclusterReport(0, 0, 0, NO_CHANGES, time.monotonic() - started, False, dry_run)
+        return ReclusterReport(0, 0, 0, NO_CHANGES, [], time.monotonic() - started, False, dry_run)
     calibration = Calibrations.load(settings.calibration).of(model)
     loaded = await load(collections, model)
     links = await link_store.load(collections)
@@ -246,10 +249,23 @@ async def recluster(
         identities=len({owner for owner in change.owners if owner is not None}),
         alone=sum(owner is None for owner in change.owners),
         changes=change.changes,
+        moves=[told(flow, known, change) for flow in flows(loaded.identities, change.owners)[:MOVES]],
         seconds=round(time.monotonic() - started, 3),
         full=full,
         dry_run=dry_run,
     )
+
+
+def told(flow: Flow, known: Mapping[ObjectId, Identity], change: Plan) -> Document:
+    """A move of faces in words."""
+
+    def end(id: Any) -> Document | None:
+        if id is None:
+            return None
+        name = known[id].name if id in known else None
+        return {"identity": id, "name": name, "new": id in change.created}
+
+    return {"faces": flow.faces, "from": end(flow.source), "to": end(flow.target)}
 
 
 async def elsewhere(work: Callable[[], T], executor: Executor | None) -> T:

@@ -45,8 +45,9 @@ def arrange(vectors: Floats, owner: NDArray[np.int64], names: Sequence[str], see
     if len(vectors) > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(len(vectors), MOST, replace=False))
         vectors, owner = vectors[rows], owner[rows]
-    known = owner >= 0
-    people = len(np.unique(owner[known]))
+    sizes = np.bincount(owner[owner >= 0], minlength=1)
+    known = (owner >= 0) & (sizes[owner] > 1)  # one face of a person says nothing of how people's faces vary
+    people = int((sizes > 1).sum())
     if people > 4 and int(known.sum()) > 2 * people:
         model = LinearDiscriminantAnalysis(n_components=3, solver="eigen", shrinkage="auto")
         flat = model.fit(vectors[known], owner[known]).transform(vectors)

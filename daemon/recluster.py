@@ -109,6 +109,21 @@ class Changes:
     split: int  #: old identities whose faces part
 
 
+@dataclass(frozen=True)
+class Flow:
+    """Faces that go the same way: from an identity (None: they had none) to another (None: they get none)."""
+
+    faces: int
+    source: Hashable | None
+    target: Hashable | None
+
+
+def flows(before: Sequence[Hashable | None], after: Sequence[Hashable | None]) -> list[Flow]:
+    """Which faces move, those that most have in common first."""
+    pairs = Counter((old, new) for old, new in zip(before, after, strict=True) if old != new)
+    return [Flow(count, old, new) for (old, new), count in pairs.most_common()]
+
+
 NO_CHANGES = Changes(0, 0, 0, 0, 0, 0, 0)
 
 

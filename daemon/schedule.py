@@ -50,7 +50,8 @@ class Schedule:
             return
         try:
             report = await recluster(self._collections, self._settings)
-            log.info("recluster: %s", report)
+            counts = (report.faces, report.identities, report.alone, report.changes, report.seconds)
+            log.info("recluster: %d faces, %d identities, %d faces alone, %s, %.1f s", *counts)
         except asyncio.CancelledError:
             raise
         except EnrichdError as error:

@@ -55,7 +55,8 @@ async def train_recognizer(
             shown[value_of[document["_id"]]] = str(value)
     model = await active_model(collections)
     if model is None or not value_of:
-        raise TooFewLabels(f"No active identity has a {field}.")
+        how = f"db.identities.updateOne({{_id: …}}, {{$set: {{{field}: …}}}})"
+        raise TooFewLabels(f"No active identity has a {field}; it is given in mongosh: {how}.")
     loaded = await load(collections, model, {"identity": {"$in": list(value_of)}})
     values = [value_of[identity] for identity in loaded.identities if identity is not None]
     counts = Counter(values)

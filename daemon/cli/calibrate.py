@@ -40,13 +40,14 @@ def calibrate(
 
     from daemon.calibrate import fit, half_of
     from daemon.calibration import as_toml, read_tables
-    from daemon.cli.options import print_json, print_table
+    from daemon.cli.options import print_json, print_table, writable
     from daemon.clustering import Constraints, cluster
     from daemon.evaluate.frame import Options
     from daemon.evaluate.identities import subset, with_face
     from daemon.evaluate.people import photos_of, read
     from daemon.scores import agreement
 
+    writable(output)
     options = Options(seed=seed, model=model)
     found = read(photos_of(people, options), options)
     halves = [half_of(photo.person) for photo in with_face(found)]

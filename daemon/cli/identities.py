@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.options import Json, configured, print_json, print_table, run_async
+from daemon.cli.options import Json, configured, print_json, print_table, run_async, writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from daemon.config import Config
     from daemon.store.collections import Collections, Document
+
+#: endings of the names of pictures
+PICTURES = (".png", ".jpg", ".jpeg")
 
 Who = Annotated[str, typer.Argument(metavar="IDENTITY", help="Id of an identity, or a name that only one has.")]
 Others = Annotated[
@@ -51,7 +54,7 @@ def object_ids(texts: list[str]) -> list[Any]:
 
     for text in texts:
         if not ObjectId.is_valid(text):
-            raise FaceUnknown(f"{text!r} is not an id of a face.")
+            raise FaceUnknown(f"{text!r} is not an id of a face; `enrichd identities show IDENTITY` lists them.")
     return [ObjectId(text) for text in texts]
 
 
@@ -96,6 +99,8 @@ def show(
 ) -> None:
     """One identity and its faces."""
     from daemon.decisions import find_identity
+
+    writable(montage, PICTURES)
 
     async def job(collections: "Collections") -> "tuple[Document, list[Document]]":
         entry = await find_identity(collections, identity)
@@ -329,6 +334,7 @@ def train(
     """Learn to recognise the named people (or another label) in new faces."""
     from daemon.training import train_recognizer
 
+    writable(confusion, PICTURES)
     trained = work(config, lambda collections: train_recognizer(collections, label, min_images, seed))
     if confusion:
         from daemon.people_plot import confusion_picture
@@ -358,8 +364,7 @@ def plot(
     from daemon.people_plot import PlotInvalid, arrange, draw
     from daemon.store import identities as store
 
-    if file.suffix not in (".png", ".html"):
-        raise PlotInvalid(f"{file.name}: pictures are .png or .html.")
+    writable(file, (".png", ".html"))
 
     async def job(collections: "Collections") -> Any:
         model = await active_model(collections)
@@ -380,19 +385,23 @@ def forget(
     config: "Config",
     identity: Who,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many faces would be erased.")] = False,
     as_json: Json = False,
 ) -> None:
     """Erase a person for good. This cannot be undone."""
     from daemon import decisions
 
-    if not yes:
+    if not yes and not dry_run:
         typer.confirm(f"Erase everything known about {identity}, for good?", abort=True)
 
-    async def job(collections: "Collections") -> Any:
-        return await decisions.forget(collections, await decisions.find_identity(collections, identity))
+    async def job(collections: "Collections") -> int:
+        entry = await decisions.find_identity(collections, identity)
+        if dry_run:
+            return len((await decisions.all_of(collections, entry)).faces)
+        return await decisions.forget(collections, entry)
 
     count = work(config, job)
     if as_json:
-        print_json({"faces": count})
+        print_json({"faces": count, "dry_run": dry_run})
     else:
-        print(f"{count} faces erased")
+        print(f"{count} faces {'would be' if dry_run else 'are'} erased")

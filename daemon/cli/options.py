@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
+
+from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,11 +76,26 @@ def _load(shared: dict[str, Any]) -> "Config":
     return load(shared["config_file"], flags)
 
 
+class FileUnwritable(EnrichdError):
+    """The file cannot be written."""
+
+
+def writable(file: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Raises FileUnwritable where a file that is written at the end of a command could not be, before it starts.
+    `suffixes` are those that say a known format."""
+    if file is None:
+        return
+    if suffixes and file.suffix.lower() not in suffixes:
+        raise FileUnwritable(f"{file.name}: the name must end in {' or '.join(suffixes)}.")
+    if not file.absolute().parent.is_dir():
+        raise FileUnwritable(f"There is no folder {file.absolute().parent}.")
+    if file.is_dir() or not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
+        raise FileUnwritable(f"{file} cannot be written.")
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work; a driver's error that nobody explained becomes an error of enrichd's."""
     from pymongo.errors import PyMongoError
-
-    from enrichers.errors import EnrichdError
 
     try:
         return asyncio.run(work)

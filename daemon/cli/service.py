@@ -9,6 +9,7 @@ from daemon.cli.options import Json, configured, print_json, print_table, run_as
 
 if TYPE_CHECKING:
     from daemon.config import Config
+    from daemon.store.collections import Document
 
 Full = Annotated[bool, typer.Option("--full", help="Cluster all faces, not only what is new since the last time.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")]
@@ -69,6 +70,11 @@ def recluster(config: "Config", dry_run: DryRun = False, full: Full = False, as_
     from daemon.connection import connect
     from daemon.identities import recluster as regroup
 
+    def who(end: "Document | None") -> str:
+        if end is None:
+            return "nobody"
+        return "somebody new" if end["new"] else f"{end['name'] or 'no name yet'} ({end['identity']})"
+
     async def work() -> None:
         async with connect(config) as collections:
             report = await regroup(collections, config.identities, dry_run=dry_run, full=full)
@@ -76,9 +82,12 @@ def recluster(config: "Config", dry_run: DryRun = False, full: Full = False, as_
         if as_json:
             print_json({**values, "dry_run": dry_run})
         else:
+            moves = [[move["faces"], who(move["from"]), who(move["to"])] for move in values.pop("moves")]
             rows = [[name.replace("_", " "), value] for name, value in values.items() if not isinstance(value, dict)]
-            rows += [[f"  {name}", value] for name, value in values["changes"].items() if value]
-            print_table(None, ["", ""], rows)
+            changes = [[f"  {name}", value] for name, value in values["changes"].items() if value]
+            print_table(None, ["", ""], rows + (changes or [["changes", "none"]]))
+            if moves:
+                print_table("\nWho goes where", ["faces", "from", "to"], moves)
 
     run_async(work())
 

@@ -8,29 +8,49 @@ from typing import Any
 import pytest
 from PIL import Image
 from pymongo import AsyncMongoClient
+from typer import Typer
 from typer.testing import CliRunner
 
+from daemon.cli import service
 from daemon.cli.identities import app
 from daemon.config import Identities
 from daemon.embedded import EmbeddedServer
+from daemon.faces import ImageFaces
 from daemon.identities import recluster
 from daemon.store.collections import Document, open_collections
+from enrichers.errors import EnrichdError
 from tests.people import face, image, insert
 
 pytestmark = pytest.mark.integration
+
+recluster_app = Typer()
+recluster_app.command()(service.recluster)
 
 
 class Cli:
     """Runs commands on one database."""
 
     def __init__(self, uri: str, database: str) -> None:
-        self._flags = ["--uri", uri, "--database", database]
+        self._uri, self._database = uri, database
 
     def __call__(self, *arguments: object) -> Any:
         return json.loads(self.text(*arguments, "--json"))
 
     def text(self, *arguments: object) -> str:
-        result = CliRunner().invoke(app, [*map(str, arguments), *self._flags], catch_exceptions=False)
+        return self._invoke(app, *arguments)
+
+    def run(self, other: Typer, *arguments: object) -> Any:
+        """A command that is none of `enrichd identities`."""
+        return json.loads(self._invoke(other, *arguments, "--json"))
+
+    async def add(self, *shots: ImageFaces) -> None:
+        client: AsyncMongoClient[Document] = AsyncMongoClient(self._uri)
+        await insert(open_collections(client, self._database, "images"), *shots)
+        await client.close()
+
+    def _invoke(self, command: Typer, *arguments: object) -> str:
+        flags = ["--uri", self._uri, "--database", self._database]
+        result = CliRunner().invoke(command, [*map(str, arguments), *flags], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -49,6 +69,39 @@ def cli(server: EmbeddedServer, database: str) -> Cli:
 
     asyncio.run(prepare())
     return Cli(server.uri, database)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nobody"], "There is no identity 'nobody'; `enrichd identities list` shows"),
+        (["not-a-face", "xyz"], "'xyz' is not an id of a face; `enrichd identities show IDENTITY` lists"),
+        (["undo", "xyz"], "There is no decision of that id; `enrichd identities history` lists"),
+        (["plot", "people.pdf"], "people.pdf: the name must end in .png or .html"),
+        (["plot", "/nowhere/people.png"], "There is no folder /nowhere"),
+        (["show", "x", "--montage", "sheet.xyz"], "sheet.xyz: the name must end in .png or"),
+        (["train", "--confusion", "/nowhere/a.png"], "There is no folder /nowhere"),
+        (["train"], "No active identity has a name; it is given in mongosh: db.identities.updateOne"),
+    ],
+)
+def test_an_error_says_what_to_do(cli: Cli, arguments: list[str], message: str) -> None:
+    with pytest.raises(EnrichdError) as raised:
+        cli.text(*arguments)
+    assert message in str(raised.value)
+
+
+def test_a_recluster_tells_who_goes_where(cli: Cli) -> None:
+    person = cli("list")[0]["_id"]
+    cli("name", person, "Ada")
+    wrong = cli("show", "Ada")["faces"][0]["_id"]
+    cli("not-this-person", wrong)
+    told = cli.run(recluster_app, "--dry-run", "--full")
+    assert (told["dry_run"], told["full"], told["moves"]) == (True, True, [])
+    for number in range(2):  # two more shots of somebody else
+        asyncio.run(cli.add(image(500 + number, face(7, number))))
+    told = cli.run(recluster_app, "--dry-run")
+    [move] = told["moves"]
+    assert (move["faces"], move["from"], move["to"]["new"]) == (2, None, True)
 
 
 def test_a_session(cli: Cli, tmp_path: Path) -> None:
@@ -79,5 +132,6 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "people.png").size == (1600, 800)
     page = (tmp_path / "people.html").read_text()
     assert "http" not in page and '"Ada"' in page
-    assert cli("forget", "Ada", "--yes") == {"faces": 1}
+    assert cli("forget", "Ada", "--dry-run") == {"faces": 1, "dry_run": True}
+    assert cli("forget", "Ada", "--yes") == {"faces": 1, "dry_run": False}
     assert first not in json.dumps(cli("list", "--all"))
