@@ -18,6 +18,8 @@ EXACT_UP_TO = 20_000
 AXES = 64
 #: vectors a cell, and cells that each vector is compared with
 CELL, PROBES = 256, 8
+#: groups of cells in which the nearest cells are looked for
+GROUP_PROBES = 8
 #: vectors a cell that its centre is found from, and rounds of k-means
 TRAIN_A_CELL, TRAIN_ROUNDS = 40, 6
 #: rows that are worked on at a time
@@ -89,8 +91,6 @@ class Cells:
     """
 
     def __init__(self, base: Floats, seed: int = 0) -> None:
-        import faiss
-
         count = len(base)
         rng = np.random.default_rng(seed)
         self._mean, self._axes = principal(
@@ -98,24 +98,20 @@ class Cells:
         )
         self._reduced = self._along_axes(base)
         cells = max(1, count // CELL)
-        means = faiss.Kmeans(
-            AXES,
-            cells,
-            niter=TRAIN_ROUNDS,
-            seed=seed + 1,
-            max_points_per_centroid=TRAIN_A_CELL,
-            min_points_per_centroid=1,
-        )
-        means.train(self._reduced[np.sort(rng.choice(count, min(count, cells * TRAIN_A_CELL), replace=False))])
-        self._centres: Floats = np.asarray(means.centroids)
+        sample = self._reduced[np.sort(rng.choice(count, min(count, cells * TRAIN_A_CELL), replace=False))]
+        # two levels of centres (Nistér, Stewénius 2006), so that the time does not grow with the square of their number
+        groups = means(sample, min(len(sample), max(1, round(cells**0.5))), seed + 1)
+        inside = within(sample, groups)
+        found = [
+            means(own, max(1, round(len(own) * cells / len(sample))), seed + 1)
+            for own in (sample[inside == group] for group in range(len(groups)))
+            if len(own)
+        ]
+        centres = np.concatenate(found)
+        self._centres = inverted(groups, centres, within(centres, groups), GROUP_PROBES)
         self._probes = self._probed(self._reduced)
         self._order = np.argsort(self._probes[:, 0], kind="stable").astype(np.int32)
-        self._quantizer = faiss.IndexFlatL2(AXES)  # the index only points to it
-        self._quantizer.add(self._centres)
-        self._index: Any = faiss.IndexIVFFlat(self._quantizer, AXES, cells)
-        inside = np.ascontiguousarray(self._probes[:, 0])
-        self._index.add_core(count, faiss.swig_ptr(self._reduced), None, faiss.swig_ptr(inside))
-        self._index.nprobe = PROBES
+        self._index = inverted(centres, self._reduced, np.ascontiguousarray(self._probes[:, 0]), PROBES)
 
     @property
     def place(self) -> Rows:
@@ -152,13 +148,39 @@ class Cells:
         return reduced
 
     def _probed(self, reduced: Floats) -> Ints:
-        """The cells that each vector is compared with, the one that it lies in first."""
-        import faiss
-
-        probes = np.empty((len(reduced), min(PROBES, len(self._centres))), dtype=np.int64)
+        """The cells that each vector is compared with, the one that it lies in first, -1 where there are fewer."""
+        probes = np.empty((len(reduced), PROBES), dtype=np.int64)
         for start in range(0, len(reduced), BLOCK):
-            probes[start : start + BLOCK] = faiss.knn(reduced[start : start + BLOCK], self._centres, probes.shape[1])[1]
+            probes[start : start + BLOCK] = self._centres.search(reduced[start : start + BLOCK], PROBES)[1]
         return probes
+
+
+def means(vectors: Floats, count: int, seed: int) -> Floats:
+    """The centres of `count` cells, (count, d), by k-means."""
+    import faiss
+
+    found = faiss.Kmeans(vectors.shape[1], count, niter=TRAIN_ROUNDS, seed=seed, min_points_per_centroid=1)
+    found.train(vectors)
+    return np.asarray(found.centroids, dtype=np.float32)
+
+
+def within(queries: Floats, centres: Floats) -> Ints:
+    """In which cell each query lies, (q,): the one with the nearest centre."""
+    import faiss
+
+    return np.ascontiguousarray(faiss.knn(queries, centres, 1)[1][:, 0])
+
+
+def inverted(centres: Floats, vectors: Floats, inside: Ints, probes: int) -> Any:
+    """A faiss index of vectors that lie in the cells `inside`, (n,); queries look into the `probes` nearest cells."""
+    import faiss
+
+    quantizer = faiss.IndexFlatL2(centres.shape[1])
+    quantizer.add(centres)
+    index: Any = faiss.IndexIVFFlat(quantizer, centres.shape[1], len(centres))
+    index.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(inside))
+    index.nprobe = probes
+    return index
 
 
 def principal(sample: Floats, axes: int) -> tuple[Floats, Floats]:
