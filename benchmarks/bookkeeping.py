@@ -19,6 +19,7 @@ from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 
 from benchmarks.daemon import PLUGIN, cpu_s, daemon, server
+from benchmarks.progress import progress
 from daemon import app
 from daemon.clock import utc_now
 from daemon.config import Config
@@ -183,11 +184,6 @@ async def sweeps(uri: str, count: int) -> Document:
     read = time.perf_counter() - started
     await client.close()
     return {"documents": count, "fast_s": fast, "verify_s": verify, "read_once_s": read}
-
-
-def progress(text: str) -> None:
-    """Says on the terminal what was done last."""
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 async def at_sizes(images: AsyncCollection[Document], plan: Plan, sizes: Sequence[int], count: int) -> list[Document]:

@@ -6,7 +6,6 @@
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from pymongo import MongoClient
 
 from benchmarks.daemon import DaemonProcess, daemon, pss_mb, server
 from benchmarks.photos import photos
+from benchmarks.progress import progress
 
 Report = dict[str, Any]
 
@@ -29,8 +29,6 @@ Report = dict[str, Any]
 SEED = 11
 #: images that are inserted at a time; the next ones are made meanwhile
 CHUNK = 250
-#: images after which everything that is kept for good has been allocated
-WARM = 2000
 #: seconds between looks at the memory
 LOOK_S = 1.0
 
@@ -97,11 +95,11 @@ class Watcher:
         return statistics.median(found) if found else None
 
 
-def growth(watcher: Watcher, count: int) -> float | None:
-    """How much more memory the last tenth of the images took than the tenth after the first WARM; None for too few."""
+def growth(watcher: Watcher, count: int, warm: int) -> float | None:
+    """How much more memory the last tenth of the images took than a tenth after the first `warm`; None for too few."""
     tenth = max(CHUNK, count / 10)
-    before, after = watcher.between(WARM, WARM + tenth), watcher.between(count - tenth, count + 1)
-    return None if before is None or after is None or count < WARM + 2 * tenth else after / before - 1
+    before, after = watcher.between(warm, warm + tenth), watcher.between(count - tenth, count + 1)
+    return None if before is None or after is None or count < warm + 2 * tenth else after / before - 1
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Report:
@@ -125,7 +123,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Report:
                 watcher.done = number
                 for path in paths:
                     path.unlink()
-                _progress(watcher, arguments.images, started)
+                mb = watcher.samples[-1][1] if watcher.samples else idle
+                progress(f"{number} of {arguments.images} images, {mb:.0f} MB, {time.perf_counter() - started:.0f} s")
                 if arguments.seconds and time.perf_counter() - started > arguments.seconds:
                     break
             watcher.stop()
@@ -141,7 +140,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Report:
         "states": states,
         "idle_rss_mb": idle,
         "peak_rss_mb": max(mb for _, mb in watcher.samples),
-        "growth": growth(watcher, number),
+        "growth": growth(watcher, number, arguments.warm),
         "server_rss_mb": [min(watcher.server), max(watcher.server)],
         "samples": [{"images": done, "rss_mb": round(mb)} for done, mb in watcher.samples[::step]],
     }
@@ -156,12 +155,6 @@ def _until_done(images: Any, first: int, last: int) -> None:
             time.sleep(0.05)
 
 
-def _progress(watcher: Watcher, count: int, started: float) -> None:
-    mb = watcher.samples[-1][1] if watcher.samples else 0.0
-    seconds = time.perf_counter() - started
-    print(f"\r{watcher.done:>7} of {count} images, {mb:6.0f} MB, {seconds:5.0f} s", end="", file=sys.stderr, flush=True)
-
-
 def table(report: Report) -> str:
     """The report for people."""
     lines = [f"{key:<16}{value}" for key, value in report.items() if key != "samples"]
@@ -173,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4000, help="how many")
     parser.add_argument("--enrichers", default="properties,objects,tags,similarity", help="names; empty: all")
+    parser.add_argument("--warm", type=int, default=2000, help="images after which it may not grow any more")
     parser.add_argument("--smallest", type=int, default=160, help="longest side of the smallest image in pixels")
     parser.add_argument("--largest", type=int, default=640, help="longest side of the largest image in pixels")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so long; 0: when all images are done")
@@ -180,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="enrichd-bench-") as name:
         report = measure(arguments, Path(name))
-    print(file=sys.stderr)
+    progress("")
     print(json.dumps(report, indent=2) if arguments.json else table(report))
 
 

@@ -18,6 +18,7 @@ from pymongo import MongoClient
 
 from benchmarks.daemon import daemon, server
 from benchmarks.photos import photos
+from benchmarks.progress import progress
 
 Report = dict[str, Any]
 
@@ -71,7 +72,8 @@ def through_the_daemon(uri: str, folder: Path, paths: list[Path], settings: Repo
 
 
 def _until(images: Any, count: int) -> None:
-    while images.count_documents({"enrichment.state": {"$gt": ""}}) < count:
+    while (done := images.count_documents({"enrichment.state": {"$gt": ""}})) < count:
+        progress(f"{done} of {count} images through the daemon")
         time.sleep(0.05)
 
 
@@ -96,17 +98,37 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Report:
         }
         report |= through_the_daemon(running.uri, folder, paths, settings)
         if not arguments.no_naive:
+            progress(f"{len(paths)} images through the plain script")
             naive = run_module("naive", folder, {**parts, "uri": running.uri})
             report["naive_images_per_second"] = naive["images_per_second"]
             report["naive_ms_per_image"] = naive["ms_per_image"]
             report["speedup"] = report["images_per_second"] / naive["images_per_second"]
     if not arguments.no_bound:
+        progress(f"the models alone on {len(paths)} images")
         bound = run_module("bound", folder, parts)
         report["bound"] = bound["networks"]
         report["bound_images_per_second"] = bound["images_per_second"]
         if bound["images_per_second"]:
             report["efficiency"] = report["images_per_second"] / bound["images_per_second"]
     return report
+
+
+def table(report: Report) -> str:
+    """The report for people."""
+    lines = []
+    for key, value in report.items():
+        if isinstance(value, dict):
+            lines += ["", key]
+            lines += [f"  {name:<26}{_cell(entry)}" for name, entry in value.items()]
+        else:
+            lines.append(f"{key:<28}{_cell(value)}")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "   ".join(f"{name} {_cell(entry)}" for name, entry in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
@@ -122,11 +144,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="enrichd-bench-") as name:
         report = measure(arguments, Path(name))
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        for key, value in report.items():
-            print(f"{key:<28}{value}")
+    progress("")
+    print(json.dumps(report, indent=2) if arguments.json else table(report))
 
 
 if __name__ == "__main__":

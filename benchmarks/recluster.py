@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.faces_generator import Made, make
+from benchmarks.progress import progress
 from daemon.calibration import Calibrations
 from daemon.clustering import Constraints, Faces, cluster, grow
 from daemon.peers import PEERS, Best, alone
@@ -80,7 +81,11 @@ def peak_mb() -> float:
 def peers(count: int, seed: int, seconds: float) -> dict[str, Any]:
     """The other methods on the same faces, each in a process of its own and at the best of the settings that it gets
     through in `seconds`."""
-    return {method: peer(method, count, seed, seconds) for method in PEERS}
+    found = {}
+    for number, method in enumerate(PEERS):
+        progress(f"{method}, up to {seconds:g} s: {number + 1} of {len(PEERS)} other methods")
+        found[method] = peer(method, count, seed, seconds)
+    return found
 
 
 def peer(method: str, count: int, seed: int, seconds: float) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    progress(f"clustering {options.faces} faces")
     figures = apart(measured, options.faces, options.seed)
     figures["cores"] = os.cpu_count()
     figures["load"] = os.getloadavg()[0]
@@ -168,11 +174,15 @@ def main() -> None:
     figures["distances_like_lfw"] = distances(like.vectors, like.people)
     if options.peers:
         figures["peers"] = peers(options.faces, options.seed, options.peers)
+    progress("")
     if options.json:
         print(json.dumps(figures))
         return
+    others = figures.pop("peers", {})
     for name, value in figures.items():
         print(f"{name:>24}  {value}")
+    for method, entry in others.items():
+        print(f"{method:>24}  " + ", ".join(f"{name} {value}" for name, value in entry.items()))
 
 
 if __name__ == "__main__":
