@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=100_000, help="how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--peers", type=float, metavar="SECONDS", default=60.0, help="time for each other method; 0: leave them out"
+        "--peers", type=float, metavar="SECONDS", default=120.0, help="time for each other method; 0: leave them out"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()

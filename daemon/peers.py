@@ -12,8 +12,10 @@ from daemon.scores import Agreement, agreement
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-#: cosine distances that thresholds are swept over
-THRESHOLDS = tuple(np.round(np.arange(0.03, 0.12, 0.0025), 4).tolist())
+#: cosine distances that thresholds are swept over, the likeliest first: a sweep may be stopped
+THRESHOLDS = tuple(sorted(np.round(np.arange(0.03, 0.12, 0.0025), 4).tolist(), key=lambda value: abs(value - 0.05)))
+#: faces up to which comparing all at once is the fastest way for HDBSCAN
+BRUTE_UP_TO = 20_000
 #: rows that are compared with all others at a time
 BLOCK = 1024
 
@@ -84,10 +86,13 @@ def hdbscan(vectors: Floats, sizes: Sequence[int] = (2, 3, 5)) -> Iterator[tuple
     """scikit-learn's HDBSCAN on unit vectors, over its smallest cluster, neighbours and selection method."""
     from sklearn.cluster import HDBSCAN
 
+    algorithm = "brute" if len(vectors) <= BRUTE_UP_TO else "auto"
     for size in sizes:
         for samples in (1, 2, 3):
             for method in ("eom", "leaf"):
-                model = HDBSCAN(size, min_samples=samples, cluster_selection_method=method, copy=True)
+                model = HDBSCAN(
+                    size, min_samples=samples, cluster_selection_method=method, algorithm=algorithm, copy=True
+                )
                 yield f"min_cluster_size {size}, min_samples {samples}, {method}", model.fit_predict(vectors)
 
 
