@@ -101,13 +101,16 @@ def merges(vectors: Floats, people: Ints, guide: Calibration | Nearest) -> list[
 
 
 def regress(seen: Sequence[tuple[Merge, bool, int]]) -> tuple[tuple[float, ...], float]:
-    """Merges → weights of `features` behind a constant, and the number of clusters that they hold for."""
+    """Merges → weights of `features` behind a constant, and the number of clusters that they hold for. Raises
+    TooFewPeople where no merge was wrong, or none right."""
     from sklearn.linear_model import LogisticRegression
 
     sizes = np.array([(len(merge.ones), len(merge.others)) for merge, _, _ in seen], dtype=np.float32)
     average = np.array([merge.average for merge, _, _ in seen], dtype=np.float32)
     centroid = np.array([merge.centroid for merge, _, _ in seen], dtype=np.float32)
     right = np.array([right for _, right, _ in seen])
+    if not 0 < right.sum() < len(right):
+        raise TooFewPeople("These people are too few to calibrate on: no two of them were ever taken for one another.")
     left = np.array([clusters for _, _, clusters in seen], dtype=np.float64)
     weight = np.sqrt(sizes.min(axis=1))
     measured = features(average, centroid, sizes[:, 0], sizes[:, 1])

@@ -1,11 +1,19 @@
 """What distances mean: the shipped calibrations, and a user's own."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from typer import Typer
+from typer.testing import CliRunner
 
+from benchmarks.faces_generator import make
 from daemon import calibration
+from daemon.calibrate import TooFewPeople
 from daemon.calibration import (
     CalibrationInvalid,
     CalibrationMissing,
@@ -13,9 +21,12 @@ from daemon.calibration import (
     as_toml,
     read_tables,
 )
+from daemon.cli.calibrate import register
+from daemon.cli.options import FileUnwritable
 from daemon.config import Config
 from daemon.doctor import examine
-from tests.people import MODEL
+from daemon.evaluate.people import Photo, arranged
+from tests.people import MODEL, face, vector
 
 SHIPPED = Calibrations.load().of(MODEL)
 
@@ -66,6 +77,43 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, text: str, message: 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CalibrationInvalid, match=r"nothing\.toml cannot be read: No such file"):
         Calibrations.load(tmp_path / "nothing.toml")
+
+
+def show(monkeypatch: pytest.MonkeyPatch, faces: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+    """Photos that show these people, in the place of files that a network looks at."""
+    photos = [
+        Photo(Path(f"{number}.jpg"), f"person {who}", str(number), face(who, 0, embeddings={"mine": embedding}), ())
+        for number, (who, embedding) in enumerate(faces)
+    ]
+    monkeypatch.setattr("daemon.evaluate.people.photos_of", lambda folder, options: [])
+    monkeypatch.setattr("daemon.evaluate.people.read", lambda labelled, options: arranged(photos))
+
+
+def invoke(*arguments: object) -> str:
+    app = Typer()
+    register(app)
+    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False).stdout
+
+
+def test_the_command_adds_a_model_to_the_file_and_reports_on_the_other_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(0, 0, np.full(80, 4))
+    show(monkeypatch, list(zip(made.people.tolist(), made.vectors, strict=True)))
+    file = tmp_path / "calibration.toml"
+    file.write_text(as_toml(SHIPPED))
+    assert json.loads(invoke(tmp_path, "-o", file, "--json"))["other_half"]["bcubed_f"] > 0.9
+    found = Calibrations.load(file)
+    assert found.of(MODEL) == SHIPPED
+    assert found.of("mine").people > 0
+    with pytest.raises(FileUnwritable, match="There is no folder"):
+        invoke(tmp_path, "-o", "/nowhere/mine.toml")
+
+
+def test_people_whom_nobody_could_confuse_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, [(who, vector(who, shot)) for who in range(12) for shot in range(4)])
+    with pytest.raises(TooFewPeople, match="no two of them were ever taken for one another"):
+        invoke(tmp_path)
 
 
 @pytest.mark.parametrize("known", [True, False])
