@@ -23,6 +23,7 @@ from benchmarks.progress import progress
 from daemon import app
 from daemon.clock import utc_now
 from daemon.config import Config
+from daemon.embedded import EmbeddedServer
 from daemon.intake import Intake
 from daemon.plan import Plan
 from daemon.store.collections import Document, open_collections
@@ -33,6 +34,8 @@ from migrations.steps import migrate
 SAFE = WriteConcern(w="majority", j=True)
 #: documents in one question whether they are complete: the server compares each with all that are asked for
 LOOK = 40
+#: the daemon's
+DATABASE = "bookkeeping"
 #: images that the daemon works on at a time
 IN_FLIGHT = 256
 
@@ -200,36 +203,54 @@ async def at_sizes(images: AsyncCollection[Document], plan: Plan, sizes: Sequenc
     return rows
 
 
+async def beside_each_other(
+    running: EmbeddedServer, client: AsyncMongoClient[Document], folder: Path, number: int, count: int
+) -> Document:
+    """What the plain loop and then the daemon do with `count` documents, in the round `number`."""
+    database = client.get_database("plain", write_concern=SAFE)
+    await database.create_collection(f"images{number}")
+    images = database[f"images{number}"]
+    await images.create_index("enrichment.state")
+    before = cpu_s(running.pid)
+    found: Document = {"plain_documents_per_second": await plain(images, count)}
+    found["plain_server_cpu_ms_per_document"] = (cpu_s(running.pid) - before) * 1000 / count
+    images, first = client[DATABASE]["images"], number * 1_000_000
+    with daemon(folder, settings(running), plugins=PLUGIN) as process:
+        found["start_s"] = process.start_s
+        await throughput(images, first + 500_000, 200)  # warm
+        cpu, before = process.cpu_s(), cpu_s(running.pid)
+        found["documents_per_second"] = await throughput(images, first, count)
+        found["cpu_ms_per_document"] = (process.cpu_s() - cpu) * 1000 / count
+        found["server_cpu_ms_per_document"] = (cpu_s(running.pid) - before) * 1000 / count
+    found["ratio"] = found["documents_per_second"] / found["plain_documents_per_second"]
+    progress(f"{found['documents_per_second']:.0f} documents/s, {found['ratio']:.2f} of the plain loop")
+    return found
+
+
+def settings(running: EmbeddedServer) -> Document:
+    """The daemon's, dotted."""
+    return {
+        "mongo.uri": running.uri,
+        "mongo.database": DATABASE,
+        "enrichers.enabled": ["noop"],
+        "pipeline.device": "cpu",
+        "pipeline.in_flight": IN_FLIGHT,
+        "pipeline.queue": 1_000_000,
+    }
+
+
 async def measure(arguments: argparse.Namespace, folder: Path) -> Document:
-    report: Document = {"documents": arguments.documents}
+    report: Document = {"documents": arguments.documents, "rounds": arguments.rounds}
     with server(folder) as running:
         client: AsyncMongoClient[Document] = AsyncMongoClient(running.uri)
-        plain_images = client.get_database("plain", write_concern=SAFE)["images"]
-        await client["plain"].create_collection("images")
-        await plain_images.create_index("enrichment.state")
-        report["plain_documents_per_second"] = await plain(plain_images, arguments.documents)
-        progress(f"the plain loop: {report['plain_documents_per_second']:.0f} documents/s")
-        settings = {
-            "mongo.uri": running.uri,
-            "mongo.database": "bookkeeping",
-            "enrichers.enabled": ["noop"],
-            "pipeline.device": "cpu",
-            "pipeline.in_flight": IN_FLIGHT,
-            "pipeline.queue": 1_000_000,
-        }
-        images = client["bookkeeping"]["images"]
-        with daemon(folder, settings, plugins=PLUGIN) as process:
-            report["start_s"] = process.start_s
-            await throughput(images, 0, 500)  # warm
-            cpu, server_cpu = process.cpu_s(), cpu_s(running.pid)
-            report["documents_per_second"] = await throughput(images, 1000, arguments.documents)
-            report["cpu_ms_per_document"] = (process.cpu_s() - cpu) * 1000 / arguments.documents
-            report["server_cpu_ms_per_document"] = (cpu_s(running.pid) - server_cpu) * 1000 / arguments.documents
-            report["ratio"] = report["documents_per_second"] / report["plain_documents_per_second"]
-            progress(f"the daemon: {report['documents_per_second']:.0f} documents/s")
+        count = arguments.documents // arguments.rounds
+        rounds = [await beside_each_other(running, client, folder, n, count) for n in range(arguments.rounds)]
+        report |= {key: statistics.median(entry[key] for entry in rounds) for key in rounds[0]}
+        images = client[DATABASE]["images"]
+        with daemon(folder, settings(running), plugins=PLUGIN) as process:
             report["latency_ms"] = await latencies(images, 10_000_000, arguments.latencies)
             plan = app.Setup.of(Config.model_validate({"enrichers": {"enabled": ["noop"]}})).plan
-            report["at_size"] = await at_sizes(images, plan, arguments.sizes, min(1000, arguments.documents))
+            report["at_size"] = await at_sizes(images, plan, arguments.sizes, min(1000, count))
             report["rss_mb"] = process.rss_mb()
         await client.close()
     if arguments.sweep:
@@ -246,7 +267,8 @@ def table(report: Document) -> str:
         f"the plain loop            {report['plain_documents_per_second']:8.0f} documents/s",
         f"ratio                     {report['ratio']:8.2f}",
         f"processor time            {report['cpu_ms_per_document']:8.2f} ms a document, daemon and workers",
-        f"                          {report['server_cpu_ms_per_document']:8.2f} ms a document, server",
+        f"                          {report['server_cpu_ms_per_document']:8.2f} ms a document, server; "
+        f"{report['plain_server_cpu_ms_per_document']:.2f} ms for the plain loop",
         f"insert to complete        {latency['p50']:8.1f} ms p50   {latency['p99']:8.1f} ms p99",
         f"  beyond the enricher     {latency['overhead_p50']:8.1f} ms p50   {latency['overhead_p99']:8.1f} ms p99",
         f"memory                    {report['rss_mb']:8.0f} MB, daemon and workers",
@@ -267,7 +289,8 @@ def table(report: Document) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=5000, help="documents for the throughput")
+    parser.add_argument("--documents", type=int, default=6000, help="documents for the throughput")
+    parser.add_argument("--rounds", type=int, default=3, help="plain loop and daemon by turns; the median counts")
     parser.add_argument("--latencies", type=int, default=200, help="single inserts for the latency")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000], help="documents already there")
     parser.add_argument("--sweep", type=int, default=100_000, help="complete documents to sweep; 0 leaves it out")
