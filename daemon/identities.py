@@ -224,7 +224,7 @@ async def recluster(
     known = await identity_store.load(collections)
     if model is None:
         if not dry_run:
-            await clear_emptied(collections, sorted(known), datetime.now(UTC))
+            await clear_emptied(collections, sorted(known))
         return ReclusterReport(0, 0, 0, NO_CHANGES, [], time.monotonic() - started, False, dry_run)
     calibration = Calibrations.load(settings.calibration).of(model)
     loaded = await load(collections, model)
@@ -359,14 +359,14 @@ async def apply(
     touched = {change.owners[row] for row in moved} | {loaded.identities[row] for row in moved}
     touched |= {change.owners[row] for row in np.flatnonzero(loaded.new)}
     await describe(collections, loaded, rows, centroids, known, touched, now)
-    await clear_emptied(collections, change.emptied, now)
+    await clear_emptied(collections, change.emptied)
     await project(collections, face_ids=[loaded.ids[row] for row in moved])
     await project_names(collections)
 
 
-async def clear_emptied(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
+async def clear_emptied(collections: Collections, ids: Sequence[ObjectId]) -> None:
     """Deletes the identities without a face that no person ever named, hid or ignored; the others stay, with none."""
-    await identity_store.count_faces(collections, ids, now)
+    await identity_store.count_faces(collections, ids)
     for some in batches(list(ids)):
         nobody = {"_id": {"$in": list(some)}, "face_count": 0, "name": None, "state": ACTIVE, "ignored": False}
         await collections.identities.delete_many(nobody)
@@ -437,7 +437,7 @@ async def refresh(collections: Collections, ids: Sequence[ObjectId]) -> None:
                 rows[identity].append(row)
         centroids = {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
         await describe(collections, loaded, rows, centroids, known, set(known), now)
-    await clear_emptied(collections, [id for id in known if id not in rows], now)
+    await clear_emptied(collections, [id for id in known if id not in rows])
 
 
 async def project(

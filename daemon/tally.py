@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from daemon.clock import utc_now
 from daemon.store import identities as store
 from daemon.store.collections import Collections
 
@@ -39,7 +38,7 @@ class Tally:
         identities, self._waiting = self._waiting, set()
         self._changed.clear()
         try:
-            await store.count_faces(self._collections, sorted(identities), utc_now())
+            await store.count_faces(self._collections, sorted(identities))
         except PyMongoError:
             self.note(identities)
             raise

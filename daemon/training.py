@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from bson import ObjectId
 
 from daemon.identities import active_model, load
-from daemon.recognition import IDENTITY, Judged, Recognizer, TooFewLabels, disjoint_split, judge, train
+from daemon.recognition import IDENTITY, Judged, TooFewLabels, disjoint_split, judge, train
 from daemon.store import recognizers as store
 from daemon.store.collections import Collections, Document
 from daemon.store.identities import ACTIVE
@@ -74,9 +73,3 @@ async def train_recognizer(
     used = sorted({loaded.identities[row] for row in rows if loaded.identities[row] is not None})
     await store.put(collections, label, final.document(), used, datetime.now(UTC))
     return Trained(label, len(names), len(rows), len(counts) - len(names), final.threshold, judged, shown)
-
-
-async def stored(collections: Collections, label: str = IDENTITY) -> Recognizer | None:
-    """The recognizer of a label; None where none was trained."""
-    document: Mapping[str, Any] | None = await store.get(collections, label)
-    return Recognizer.of(document) if document else None

@@ -115,8 +115,9 @@ async def names(collections: Collections, ids: Sequence[ObjectId]) -> dict[Objec
     return found
 
 
-async def count_faces(collections: Collections, ids: Sequence[ObjectId], now: datetime) -> None:
-    """Brings `face_count` and `image_count` of some identities up to date; detached faces do not count."""
+async def count_faces(collections: Collections, ids: Sequence[ObjectId]) -> None:
+    """Brings `face_count` and `image_count` of some identities up to date; detached faces do not count. `updated_at`
+    stays: who a person is has not changed, and no daemon need read it again."""
     for some in batches(list(ids), BATCH):
         cursor = await collections.faces.aggregate(
             [
@@ -130,5 +131,5 @@ async def count_faces(collections: Collections, ids: Sequence[ObjectId], now: da
         for id in some:
             faces, images = found.get(id, (0, 0))
             counts = {"face_count": faces, "image_count": images}
-            operations.append(UpdateOne({"_id": id, "$nor": [counts]}, {"$set": {**counts, "updated_at": now}}))
+            operations.append(UpdateOne({"_id": id, "$nor": [counts]}, {"$set": counts}))
         await collections.identities.bulk_write(operations, ordered=False)

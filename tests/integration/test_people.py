@@ -220,9 +220,12 @@ async def test_counts_follow_what_is_assigned_and_deleted(collections: Collectio
         document = await collections.identities.find_one({})
         return document is not None and (document["face_count"], document["image_count"]) == (faces, images)
 
+    before = await collections.identities.find_one({}, {"updated_at": 1})
     try:
         await write_faces(collections, [image(50, face(1, 50)), image(51, face(1, 51))], NOW, tally=tally)
         await eventually(lambda: counts(6, 6))
+        # counting makes no daemon read the person again
+        assert await collections.identities.find_one({}, {"updated_at": 1}) == before
         await delete_faces(collections, [{"_id": 50}, {"_id": 0}, {"_id": 1}], tally)
         await eventually(lambda: counts(3, 3))
         await write_faces(collections, [image(51)], NOW, tally=tally)  # the photo was replaced by one without a face
