@@ -46,7 +46,7 @@ evaluate: $(READY_DEV) ## measure everything on ENRICHD_EVAL_DATA into docs/qual
 	@$(BIN)/enrichd models pull
 	$(BIN)/enrichd evaluate all "$$ENRICHD_EVAL_DATA" $(EVALUATE_ARGS)
 
-train-caption: $(READY_DEV) ## train the caption model again from ENRICHD_EVAL_DATA (under an hour on two cores)
+train-caption: $(READY_DEV) ## train the caption model again from ENRICHD_EVAL_DATA (7 minutes of one core)
 	@if [ -z "$$ENRICHD_EVAL_DATA" ]; then echo "Set ENRICHD_EVAL_DATA to the folder of the evaluation data."; exit 1; fi
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training]'
 	$(BIN)/python -W ignore -m training.caption.train "$$ENRICHD_EVAL_DATA/caption_texts/captions.json" --out enrichers

@@ -45,7 +45,7 @@ class Caption(Enricher):
     name = "caption"
     version = 1
     requires = ("objects", "faces", "tags", "text", "attributes")
-    defaults: ClassVar[Mapping[str, Any]] = {"model": WRITER, "min_score": 0.5, "beams": 8, "likely": 0.7}
+    defaults: ClassVar[Mapping[str, Any]] = {"model": WRITER, "min_score": 0.5, "beams": 8, "likely": 0.5}
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)

@@ -143,7 +143,9 @@ class Writer:
         fed = arrays(found)
         n, beams = len(found), self._beams
         last = np.full(n, START, np.int64)
-        first = self._network.run({**fed, "state": self._no_state(n), "last": last, "begin": np.ones(n, np.float32)})
+        first = self._network.run(
+            {**fed, "of": np.arange(n), "state": self._no_state(n), "last": last, "begin": np.ones(n, np.float32)}
+        )
         chances = 1 / (1 + np.exp(-first["places"]))
         mask = np.full((n, len(self._vocabulary.units)), -np.inf, np.float32)
         likely: list[dict[str, float]] = []
@@ -156,7 +158,7 @@ class Writer:
                 }
             )
             mask[row, self._grounding.allowed(things, set(likely[row]), layouts[row])] = 0
-        fed = {name: np.repeat(value, beams, axis=0) for name, value in fed.items()}
+        fed["of"] = np.repeat(np.arange(n), beams)
         mask = np.repeat(mask, beams, axis=0)
         totals = np.full((n, beams), -np.inf)
         totals[:, 0] = 0

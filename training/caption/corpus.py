@@ -194,8 +194,8 @@ def photo(captions: Sequence[str]) -> Photo:
             count = _count(one.tokens, noun)
             names = {label_of(noun.name)} | ({noun.name} & set(NAMES))
             names |= {kind for kind in PEOPLE if kind in WORDS.concepts(noun.name)}
-            for name in names - {None}:
-                here[str(name)] += count
+            for name in sorted(name for name in names if name):  # a set's own order differs from run to run
+                here[name] += count
         for name, count in here.items():
             named[name] += 1
             counts.setdefault(name, []).append(count)

@@ -9,42 +9,49 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from enrichers.caption_writer import THINGS
-from training.caption.model import Captioner
+from training.caption.model import Captioner, Memory
+
+#: inputs and outputs that have a row a picture; the others have one a sentence
+PICTURES = ("names", "counts", "prominences", "places")
 
 #: weights with fewer numbers than this stay as they are
 SMALL = 2048
 
 
 class Step(nn.Module):
-    """The graph that is shipped: encodes the things anew each step, which is cheap, and writes one unit."""
+    """The graph that is shipped: encodes the things of each picture anew each step, which is cheap as its sentences
+    share it, and writes one unit of each sentence."""
 
     def __init__(self, model: Captioner) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, names: Tensor, counts: Tensor, prominences: Tensor, state: Tensor, last: Tensor, begin: Tensor
+        self, names: Tensor, counts: Tensor, prominences: Tensor, of: Tensor, state: Tensor, last: Tensor, begin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`begin` (n,) is 1 where the sentence starts and `state` is not yet of use, else 0."""
+        """`of` (m,) is the picture of each sentence; `begin` (m,) is 1 where the sentence starts and `state` is not yet
+        of use, else 0."""
         memory, places = self.model.encode(names, counts, prominences)
+        memory = Memory(memory.rows[of], memory.real[of], memory.state[of])
         share = begin.unsqueeze(-1)
         logits, state = self.model.step(memory, memory.state * share + state * (1 - share), last)
         return logits, state, places
 
 
 def export(model: Captioner, path: Path) -> None:
-    """Inputs `names`, `counts`, `prominences` (n, THINGS) int64, `state` (n, h) float32, `last` (n,) int64, `begin`
-    (n,) float32; outputs `logits` (n, units), `state_out`, `places`."""
+    """Inputs `names`, `counts`, `prominences` (n, THINGS) int64 of n pictures, `of`, `last` (m,) int64, `state` (m, h)
+    and `begin` (m,) float32 of m sentences; outputs `logits` (m, units), `state_out` (m, h), `places` (n, settings)."""
     model.eval()
     example = (
         torch.zeros(2, THINGS, dtype=torch.int64),
         torch.ones(2, THINGS, dtype=torch.int64),
         torch.zeros(2, THINGS, dtype=torch.int64),
-        torch.zeros(2, model.hidden),
-        torch.zeros(2, dtype=torch.int64),
-        torch.ones(2),
+        torch.tensor([0, 0, 1]),
+        torch.zeros(3, model.hidden),
+        torch.zeros(3, dtype=torch.int64),
+        torch.ones(3),
     )
-    inputs = ["names", "counts", "prominences", "state", "last", "begin"]
+    inputs = ["names", "counts", "prominences", "of", "state", "last", "begin"]
     outputs = ["logits", "state_out", "places"]
     torch.onnx.export(
         Step(model),
@@ -52,7 +59,7 @@ def export(model: Captioner, path: Path) -> None:
         str(path),
         input_names=inputs,
         output_names=outputs,
-        dynamic_axes={name: {0: "n"} for name in (*inputs, *outputs)},
+        dynamic_axes={name: {0: "n" if name in PICTURES else "m"} for name in (*inputs, *outputs)},
         opset_version=17,
         dynamo=False,
     )
