@@ -51,8 +51,6 @@ from migrations.steps import require_current
 
 log = logging.getLogger(__name__)
 
-#: seconds that images in flight may take to finish after the daemon was told to stop
-STOP_TIMEOUT_S = 20.0
 #: seconds between looks at whether the workers live
 REVIVE_S = 2.0
 
@@ -292,7 +290,7 @@ async def serve(
             ]
             yield Service(pipeline, leases, tasks)
         finally:
-            await _wind_down(tasks, pipeline, watch, leases, tally)
+            await _wind_down(tasks, pipeline, watch, leases, tally, config.pipeline.stop_timeout_s)
 
 
 async def _keep_alive(decoders: Decoders, inference: Inference) -> None:
@@ -367,18 +365,23 @@ def _window(read: Callable[[], Signs]) -> float:
 
 
 async def _wind_down(
-    tasks: Sequence[asyncio.Task[None]], pipeline: Pipeline, watch: Watch, leases: Leases, tally: Tally
+    tasks: Sequence[asyncio.Task[None]],
+    pipeline: Pipeline,
+    watch: Watch,
+    leases: Leases,
+    tally: Tally,
+    timeout_s: float,
 ) -> None:
-    """Stops intake, lets images in flight finish, saves the token and gives the leases back, within STOP_TIMEOUT_S."""
+    """Stops intake, lets images in flight finish, saves the token and gives the leases back, within `timeout_s`."""
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await _cancel(tasks)
             await pipeline.drain()
             await tally.count()
             await watch.save()
             await leases.leave()
     except TimeoutError:
-        log.warning("images in flight did not finish within %.0f s; they are found again", STOP_TIMEOUT_S)
+        log.warning("images in flight did not finish within %.0f s; they are found again", timeout_s)
         pipeline.abandon()
     except PyMongoError as error:
         log.warning("the database did not take the last position; some images are looked at again: %s", error)

@@ -118,6 +118,9 @@ class Pipeline(Section):
     task_memory_mb: int = Field(
         8192, ge=512, description="memory of a decode worker, and of the worker that tries a suspect image alone, in MB"
     )
+    stop_timeout_s: float = Field(
+        20.0, gt=0, description="seconds that images in flight may take to finish after the daemon was told to stop"
+    )
 
 
 class Sweep(Section):
