@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from PIL import Image
 from pymongo import AsyncMongoClient
 from typer import Typer
@@ -48,6 +50,14 @@ class Cli:
         await insert(open_collections(client, self._database, "images"), *shots)
         await client.close()
 
+    async def set_field(self, identities: list[str], field: str, value: str) -> None:
+        """As anybody may in mongosh."""
+        client: AsyncMongoClient[Document] = AsyncMongoClient(self._uri)
+        collection = open_collections(client, self._database, "images").identities
+        query = {"_id": {"$in": [ObjectId(id) for id in identities]}}
+        assert (await collection.update_many(query, {"$set": {field: value}})).modified_count == len(identities)
+        await client.close()
+
     def _invoke(self, command: Typer, *arguments: object) -> str:
         flags = ["--uri", self._uri, "--database", self._database]
         result = CliRunner().invoke(command, [*map(str, arguments), *flags], catch_exceptions=False)
@@ -64,7 +74,8 @@ def cli(server: EmbeddedServer, database: str) -> Cli:
         collections = open_collections(client, database, "images")
         shots = [image(who * 10 + shot, face(who, shot)) for who in range(3) for shot in range(4)]
         await insert(collections, *shots)
-        await recluster(collections, Identities())
+        with ThreadPoolExecutor(1) as executor:  # a process takes seconds to start
+            await recluster(collections, Identities(), executor=executor)
         await client.close()
 
     asyncio.run(prepare())
@@ -102,6 +113,16 @@ def test_a_recluster_tells_who_goes_where(cli: Cli) -> None:
     told = cli.run(recluster_app, "--dry-run")
     [move] = told["moves"]
     assert (move["faces"], move["from"], move["to"]["new"]) == (2, None, True)
+
+
+def test_any_field_of_the_identities_can_be_learned(cli: Cli, tmp_path: Path) -> None:
+    people = [entry["_id"] for entry in cli("list")]
+    asyncio.run(cli.set_field(people[:2], "team", "red"))
+    asyncio.run(cli.set_field(people[2:], "team", "blue"))
+    trained = cli("train", "--label", "team", "--min-images", "4", "--confusion", tmp_path / "confusion.png")
+    assert (trained["label"], trained["labels"], trained["faces"]) == ("team", 2, 12)
+    assert trained["judged"]["accuracy"] == 1.0
+    assert Image.open(tmp_path / "confusion.png").width > 100
 
 
 def test_a_session(cli: Cli, tmp_path: Path) -> None:
