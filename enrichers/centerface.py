@@ -8,13 +8,12 @@ batch and size and whose batch normalisation can be folded away.
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from enrichers.contract import Network
 from enrichers.detection import Detections, Floats, grouped_canvases
 from enrichers.errors import ModelCorrupt
-from enrichers.image import Pixels
+from enrichers.image import Pixels, planes
 
 #: pixels of the input for one cell of the heat map
 STRIDE = 4
@@ -89,7 +88,7 @@ class CenterFace:
     def detect(self, pictures: Sequence[Pixels], side: int, min_score: float) -> list[Detections]:
         found = [Detections.none()] * len(pictures)
         for members, canvases, factors in grouped_canvases(pictures, side, PIXELS_A_CALL):
-            maps = self._network.run({"image": cv2.dnn.blobFromImages(list(canvases))})
+            maps = self._network.run({"image": np.stack([planes(canvas) for canvas in canvases])})
             for row, (index, factor) in enumerate(zip(members, factors, strict=True)):
                 heatmap, scale, offset, landmarks = (maps[name][row] for name in OUTPUTS)
                 found[index] = decode(heatmap[0], scale, offset, landmarks, min_score).scaled(*factor)

@@ -93,3 +93,14 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     if (rows, columns) == (height, width):
         return pixels
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def planes(picture: Pixels, scale: float = 1.0, shift: float = 0.0, *, bgr: bool = False) -> NDArray[np.float32]:
+    """(h, w, 3) uint8 → (3, h, w) float32, each value × `scale` + `shift`; the channels as they come, or with `bgr` the
+    last one first. Splitting first takes half of the time of a transposed copy, and a tenth of OpenCV's blobs."""
+    found = np.empty((3, *picture.shape[:2]), np.float32)
+    for row, channel in enumerate(cv2.split(picture)):
+        np.multiply(channel, np.float32(scale), out=found[2 - row if bgr else row])
+    if shift:
+        found += np.float32(shift)
+    return found

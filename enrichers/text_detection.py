@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.contract import Network
-from enrichers.image import Pixels, resized
+from enrichers.image import Pixels, planes, resized
 
 Map = NDArray[np.float32]
 Quads = NDArray[np.float32]
@@ -125,9 +125,7 @@ def _size(picture: Pixels) -> tuple[int, int]:
 
 
 def _input(picture: Pixels, height: int, width: int) -> NDArray[np.float32]:
-    scaled = resized(picture, width, height)
-    blob = cv2.dnn.blobFromImage(scaled, scalefactor=2 / 255, mean=(127.5, 127.5, 127.5), swapRB=True)
-    return np.asarray(blob[0], np.float32)
+    return planes(resized(picture, width, height), 2 / 255, -1, bgr=True)
 
 
 def look_scale(height: int, width: int, look_side: int) -> float:

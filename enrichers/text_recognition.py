@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from enrichers.contract import Network
 from enrichers.errors import ModelCorrupt
-from enrichers.image import Pixels
+from enrichers.image import Pixels, planes
 
 #: height in pixels of the networks' input
 HEIGHT = 48
@@ -124,5 +124,5 @@ def _input(line: Pixels, width: int) -> NDArray[np.float32]:
     used = min(width, _width(line))
     scaled = cv2.resize(line, (used, HEIGHT))
     padded = np.zeros((3, HEIGHT, width), np.float32)
-    padded[:, :, :used] = scaled[:, :, ::-1].transpose(2, 0, 1) * np.float32(2 / 255) - 1
+    padded[:, :, :used] = planes(np.asarray(scaled, np.uint8), 2 / 255, -1, bgr=True)
     return padded

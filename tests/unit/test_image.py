@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from enrichers.image import fitted, resized
+from enrichers.image import fitted, planes, resized
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_what_fits_is_not_copied() -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     assert fitted(picture, 64) is picture
     assert fitted(picture, 32).shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_planes(bgr: bool) -> None:
+    picture = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    found = planes(picture, 2 / 255, -1, bgr=bgr)
+    expected = picture[..., ::-1] if bgr else picture
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected.transpose(2, 0, 1) * 2 / 255 - 1, abs=1e-6)
