@@ -102,6 +102,11 @@ async def load(collections: Collections, model: str, query: Mapping[str, Any] | 
         and (document.get("identity") or document.get("verdict") != IGNORED)
         and (document.get("embeddings") or {}).get(model)
     ]
+    return await asyncio.to_thread(arranged, documents, model)
+
+
+def arranged(documents: list[Document], model: str) -> Loaded:
+    """Documents of `faces` → arrays, in the order of their ids."""
     documents.sort(key=lambda document: document["_id"])
     dimensions = (len(documents[0]["embeddings"][model]) - 2) // 4 if documents else 0
     vectors = stack((document["embeddings"][model] for document in documents), max(dimensions, 1))
@@ -216,7 +221,8 @@ async def recluster(
 
     Only faces that no recluster has looked at, and what lies near them, are clustered, until so many came that it is
     time to look at all again; `full` does so at once. Where nothing is new, nothing changes. The clustering runs in
-    `executor`, by default a process of its own, so that the daemon goes on enriching. Raises CalibrationInvalid, and
+    `executor`, by default a process of its own, and what else takes long in threads, so that the daemon goes on
+    enriching and renews its leases. Raises CalibrationInvalid, and
     CalibrationMissing where nobody calibrated the embedding model: everything then stays as it is.
     """
     started = time.monotonic()
@@ -229,7 +235,7 @@ async def recluster(
     calibration = Calibrations.load(settings.calibration).of(model)
     loaded = await load(collections, model)
     links = await link_store.load(collections)
-    limits = constraints(loaded, links, known)
+    limits = await asyncio.to_thread(constraints, loaded, links, known)
     before = await state_store.get(collections)
     full = full or due(before, loaded, calibration, settings)
     labels = old_labels(loaded, known)
@@ -238,7 +244,7 @@ async def recluster(
         if not full:
             work = partial(grow, loaded.faces, labels, loaded.new, calibration, limits)
         labels = await elsewhere(work, executor)
-    change = plan(loaded, known, links, labels, settings.min_faces)
+    change = await asyncio.to_thread(plan, loaded, known, links, labels, settings.min_faces)
     if not dry_run:
         now = datetime.now(UTC)
         await apply(collections, loaded, known, change, now)
@@ -342,7 +348,31 @@ async def apply(
         if owner is not None:
             rows[owner].append(row)
     moved = [row for row, owner in enumerate(change.owners) if owner != loaded.identities[row]]
-    centroids = {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
+    centroids = await asyncio.to_thread(centroids_of, loaded, rows)
+    await face_store.write(collections, await asyncio.to_thread(moves, loaded, known, change, moved, centroids, now))
+
+    touched = {change.owners[row] for row in moved} | {loaded.identities[row] for row in moved}
+    touched |= {change.owners[row] for row in np.flatnonzero(loaded.new)}
+    await describe(collections, loaded, rows, centroids, known, touched, now)
+    await clear_emptied(collections, change.emptied)
+    await project(collections, face_ids=[loaded.ids[row] for row in moved])
+    await project_names(collections)
+
+
+def centroids_of(loaded: Loaded, rows: Mapping[ObjectId, Sequence[int]]) -> dict[ObjectId, NDArray[np.float32]]:
+    """The mean of each identity's vectors, (d,)."""
+    return {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
+
+
+def moves(
+    loaded: Loaded,
+    known: Mapping[ObjectId, Identity],
+    change: Plan,
+    moved: Sequence[int],
+    centroids: Mapping[ObjectId, NDArray[np.float32]],
+    now: datetime,
+) -> list[UpdateOne]:
+    """The writes of the faces in rows `moved`: only of those that nobody changed meanwhile."""
     operations = []
     for row in moved:
         owner = change.owners[row]
@@ -354,14 +384,7 @@ async def apply(
         }
         unchanged = {"_id": loaded.ids[row], "identity": loaded.identities[row], "verdict": loaded.verdicts[row]}
         operations.append(UpdateOne(unchanged, {"$set": fields}))
-    await face_store.write(collections, operations)
-
-    touched = {change.owners[row] for row in moved} | {loaded.identities[row] for row in moved}
-    touched |= {change.owners[row] for row in np.flatnonzero(loaded.new)}
-    await describe(collections, loaded, rows, centroids, known, touched, now)
-    await clear_emptied(collections, change.emptied)
-    await project(collections, face_ids=[loaded.ids[row] for row in moved])
-    await project_names(collections)
+    return operations
 
 
 async def clear_emptied(collections: Collections, ids: Sequence[ObjectId]) -> None:
@@ -387,6 +410,20 @@ async def describe(
 ) -> None:
     """Writes counts, cover, exemplars and centroid of the identities of `rows` that are `touched`, or whose faces are
     others than when they were last described."""
+    operations = await asyncio.to_thread(descriptions, loaded, rows, centroids, known, touched, now)
+    for some in batches(operations):
+        await collections.identities.bulk_write(list(some), ordered=False)
+
+
+def descriptions(
+    loaded: Loaded,
+    rows: Mapping[ObjectId, Sequence[int]],
+    centroids: Mapping[ObjectId, NDArray[np.float32]],
+    known: Mapping[ObjectId, Identity],
+    touched: set[ObjectId | None],
+    now: datetime,
+) -> list[UpdateOne]:
+    """The writes of `describe`."""
     operations = []
     for owner, members in rows.items():
         entry = known.get(owner)
@@ -407,8 +444,7 @@ async def describe(
             "updated_at": now,
         }
         operations.append(UpdateOne({"_id": owner}, {"$set": fields}))
-    for some in batches(operations):
-        await collections.identities.bulk_write(list(some), ordered=False)
+    return operations
 
 
 def described(entry: Identity, loaded: Loaded, members: Sequence[int]) -> bool:
@@ -435,7 +471,7 @@ async def refresh(collections: Collections, ids: Sequence[ObjectId]) -> None:
         for row, identity in enumerate(loaded.identities):
             if identity is not None:
                 rows[identity].append(row)
-        centroids = {owner: loaded.faces.vectors[members].mean(axis=0) for owner, members in rows.items()}
+        centroids = centroids_of(loaded, rows)
         await describe(collections, loaded, rows, centroids, known, set(known), now)
     await clear_emptied(collections, [id for id in known if id not in rows])
 
