@@ -10,6 +10,7 @@ from enrichers.contract import Enricher, Failure, Form, Loader, Result, Weights
 from enrichers.errors import SettingInvalid
 from enrichers.image import Image, Pixels
 from enrichers.language import language
+from enrichers.text_evidence import believed
 from enrichers.text_layout import TextLine, TextPage, plain_text, reading_order
 
 ENGINES = ("rapidocr", "tesseract")
@@ -23,7 +24,7 @@ class Text(Enricher):
     """Lines with what they say, where they stand and how sure that is; the whole as plain text in reading order."""
 
     name: ClassVar[str] = "text"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     concurrent: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -103,7 +104,7 @@ class Text(Enricher):
         ]
 
     def _answer(self, image: Image, picture: Pixels, page: TextPage) -> dict[str, Any]:
-        lines = [line for line in page.lines if line.score >= self.settings["min_score"] and line.text.strip()]
+        lines = believed(page.lines, *picture.shape[:2], self.settings["min_score"])
         quads = np.array([line.quad for line in lines], np.float32).reshape(-1, 4, 2)
         places = reading_order(quads, page.rotation)
         text = plain_text(places, [line.text for line in lines])
