@@ -11,8 +11,8 @@ from enrichers.image import Image, Pixels
 from enrichers.object_detectors import ObjectDetector, open_detector
 from enrichers.windows import Boxes, Window, distinct, grid
 
-#: windows of each detail, beside the whole picture: columns × rows of the grids
-DETAILS: Mapping[str, tuple[int, ...]] = {"fast": (), "balanced": (2,), "best": (2, 3)}
+#: windows of each detail, beside the whole picture: columns × rows of the grids, each of half the size of the last
+DETAILS: Mapping[str, tuple[int, ...]] = {"fast": (), "balanced": (2,), "best": (2, 4)}
 
 #: pixels of the picture's longest side that each detail has a use for: enough for its smallest windows
 SIDES: Mapping[str, int] = {"fast": 640, "balanced": 1024, "best": 1280}
@@ -23,7 +23,7 @@ class Objects(Enricher):
     first; `cut`: how many more there were than `max_items`."""
 
     name: ClassVar[str] = "objects"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     concurrent: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {

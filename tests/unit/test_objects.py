@@ -85,7 +85,7 @@ def test_an_object_seen_in_several_windows_counts_once(detail: str) -> None:
     assert answer["counts"] == {"dog": 1, "person": 1}  # and the person of each window is cut by its border
 
 
-@pytest.mark.parametrize(("detail", "passes"), [("fast", 1), ("balanced", 5), ("best", 14)])
+@pytest.mark.parametrize(("detail", "passes"), [("fast", 1), ("balanced", 5), ("best", 21)])
 def test_windows_of_all_images_go_to_the_network_together(detail: str, passes: int) -> None:
     spots = Spots()
     answers(enricher(spots, detail=detail), [image_of(spotted())] * 3)
