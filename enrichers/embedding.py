@@ -35,7 +35,9 @@ class View:
 VIEWS: Mapping[str, tuple[View, ...]] = {
     "plain": (View(),),
     "mirror": (View(), View(mirrored=True)),
+    "crossed": (View(mirrored=True), View(zoom=1.15)),
     "full": (View(), View(mirrored=True), View(zoom=1.15)),
+    "four": (View(), View(mirrored=True), View(zoom=1.15), View(mirrored=True, zoom=1.15)),
 }
 
 

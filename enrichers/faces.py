@@ -37,7 +37,7 @@ class Faces(Enricher):
     defaults: ClassVar[Mapping[str, Any]] = {
         "detector": "centerface",  # catalogue name of the detector
         "embedding": "dlib",  # catalogue name of the embedding model
-        "views": "full",  # what a face's vector is the mean of: "plain", "mirror" or "full"
+        "views": "crossed",  # what a face's vector is the mean of: a name of enrichers.embedding.VIEWS
         "age": "age_v1",  # catalogue names; "" leaves the attribute out
         "gender": "gender_v1",
         "emotion": "emotion_fer",
