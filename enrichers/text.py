@@ -104,7 +104,8 @@ class Text(Enricher):
         ]
 
     def _answer(self, image: Image, picture: Pixels, page: TextPage) -> dict[str, Any]:
-        lines = believed(page.lines, *picture.shape[:2], self.settings["min_score"])
+        height, width = picture.shape[:2]
+        lines = believed(page.lines, height, width, self.settings["min_score"])
         quads = np.array([line.quad for line in lines], np.float32).reshape(-1, 4, 2)
         places = reading_order(quads, page.rotation)
         text = plain_text(places, [line.text for line in lines])
