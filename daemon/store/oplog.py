@@ -15,10 +15,11 @@ INTERVAL_S = 60.0
 
 class OplogWindow:
     """Asks for the oldest and the newest entry of the oplog now and then. A user who may not read the database `local`,
-    and a mongos, which has no oplog, leave it unknown."""
+    a mongos, which has no oplog, and the embedded server leave it unknown."""
 
     def __init__(self, collections: Collections) -> None:
-        self._oplog = collections.database.client["local"]["oplog.rs"]
+        self._client = collections.database.client
+        self._oplog = self._client["local"]["oplog.rs"]
         self.seconds: float | None = None  #: between the oldest and the newest entry
 
     async def run(self) -> None:
@@ -32,6 +33,8 @@ class OplogWindow:
             await asyncio.sleep(INTERVAL_S)
 
     async def read(self) -> float | None:
+        if "secantusVersion" in await self._client.admin.command("buildInfo"):
+            return None  # the embedded server would read and hold its whole history to find one entry: 3 GB of pictures
         oldest = await self._oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
         newest = await self._oplog.find_one({}, {"ts": 1}, sort=[("$natural", -1)])
         if not oldest or not newest:
