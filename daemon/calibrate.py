@@ -15,12 +15,13 @@ from enrichers.errors import EnrichdError
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-#: distances at which the evidence of a pair of faces is noted
-KNOTS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
+#: distances at which the evidence of a pair of faces is noted; of one model strangers are 0.15 apart, of another 1.0
+KNOTS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 #: rounds, each on clusters that the weights of the round before make, and random collections a round
 ROUNDS, COLLECTIONS = 3, 12
-#: average cosine distance up to which the first round merges whatever is nearest
-FIRST_UP_TO = 0.1
+#: the first round merges whatever is nearest, up to the average distance at which the evidence of a pair is this: far
+#: enough for wrong merges to be seen
+FIRST_UP_TO = -3.63
 #: a later round merges beyond its own bar by so much, so that wrong merges are seen too
 BEYOND = 4.0
 #: share of the commonest person from which a cluster counts as that person's
@@ -47,6 +48,12 @@ class Nearest:
         return 0.0
 
 
+def distance_at(knots: Sequence[tuple[float, float]], ratio: float) -> float:
+    """The distance at which the evidence of a pair of faces is `ratio`."""
+    distances, ratios = zip(*knots, strict=True)
+    return float(np.interp(-ratio, [-value for value in ratios], distances))
+
+
 def half_of(person: str) -> int:
     """Which half of the people somebody belongs to, by name: 0 to calibrate on, 1 to report on."""
     return hashlib.sha256(person.encode()).digest()[0] % 2
@@ -62,8 +69,8 @@ def fit(model: str, vectors: Floats, people: Ints, seed: int = 0) -> Calibration
     if int((np.bincount(people) > 1).sum()) < 4:
         raise TooFewPeople
     rng = np.random.default_rng(seed)
-    guide: Calibration | Nearest = Nearest(FIRST_UP_TO)
     knots = pair_knots(vectors, people)
+    guide: Calibration | Nearest = Nearest(distance_at(knots, FIRST_UP_TO))
     seen: list[tuple[Merge, bool, int]] = []
     for _ in range(ROUNDS):
         for _ in range(COLLECTIONS):

@@ -72,11 +72,6 @@ class Calibration:
         distances, ratios = zip(*self.knots, strict=True)
         return np.asarray(np.interp(distance, distances, ratios), dtype=np.float32)
 
-    def distance_at(self, ratio: float) -> float:
-        """The distance at which the evidence is `ratio`."""
-        distances, ratios = zip(*self.knots, strict=True)
-        return float(np.interp(-ratio, [-value for value in ratios], distances))
-
     def evidence(self, average: Floats, centroid: Floats, ones: Floats, others: Floats) -> Floats:
         """Evidence that pairs of clusters are one person, (n,); compare with `bar`. Centroids farther apart than those
         of one person's parts are evidence against it, whatever the weights say: of large clusters of people who look

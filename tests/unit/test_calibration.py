@@ -110,6 +110,19 @@ def test_the_command_adds_a_model_to_the_file_and_reports_on_the_other_half(
         invoke(tmp_path, "-o", "/nowhere/mine.toml")
 
 
+def test_a_model_whose_strangers_are_far_apart_is_calibrated_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(0, 0, np.full(80, 4))
+    centred = made.vectors - made.vectors.mean(axis=0)  # strangers are at right angles, as margin losses put them
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    show(monkeypatch, list(zip(made.people.tolist(), centred, strict=True)))
+    report = json.loads(invoke(tmp_path, "--json"))
+    assert report["other_half"]["bcubed_f"] > 0.85
+    distances, ratios = zip(*report["calibration"]["knots"], strict=True)
+    assert np.interp(0.5, distances, ratios) > 0 > np.interp(1.1, distances, ratios)
+
+
 def test_people_whom_nobody_could_confuse_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show(monkeypatch, [(who, vector(who, shot)) for who in range(12) for shot in range(4)])
     with pytest.raises(TooFewPeople, match="no two of them were ever taken for one another"):
