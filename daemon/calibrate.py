@@ -22,6 +22,9 @@ ROUNDS, COLLECTIONS = 3, 12
 #: the first round merges whatever is nearest, up to the average distance at which the evidence of a pair is this: far
 #: enough for wrong merges to be seen
 FIRST_UP_TO = -3.63
+#: as long as no merge is wrong, the first round is repeated up to a distance so many times as large, at most to the
+#: farthest that there is
+WIDER, FARTHEST = 1.5, 3.0
 #: a later round merges beyond its own bar by so much, so that wrong merges are seen too
 BEYOND = 4.0
 #: share of the commonest person from which a cluster counts as that person's
@@ -70,15 +73,30 @@ def fit(model: str, vectors: Floats, people: Ints, seed: int = 0) -> Calibration
         raise TooFewPeople
     rng = np.random.default_rng(seed)
     knots = pair_knots(vectors, people)
-    guide: Calibration | Nearest = Nearest(distance_at(knots, FIRST_UP_TO))
     seen: list[tuple[Merge, bool, int]] = []
-    for _ in range(ROUNDS):
-        for _ in range(COLLECTIONS):
-            seen += merges(*part(vectors, people, rng), guide)
-        weights, clusters = regress(seen)
-        found = Calibration(model, knots, weights, clusters, spread(seen))
-        guide = replace(found, weights=(weights[0] + BEYOND, *weights[1:]))
+    up_to = distance_at(knots, FIRST_UP_TO)
+    while all(right for _, right, _ in seen) and up_to < FARTHEST:
+        seen = come_upon(vectors, people, rng, Nearest(up_to))
+        up_to *= WIDER
+    found = weighed(model, knots, seen)
+    for _ in range(ROUNDS - 1):
+        guide = replace(found, weights=(found.weights[0] + BEYOND, *found.weights[1:]))
+        seen += come_upon(vectors, people, rng, guide)
+        found = weighed(model, knots, seen)
     return found
+
+
+def weighed(model: str, knots: tuple[tuple[float, float], ...], seen: Sequence[tuple[Merge, bool, int]]) -> Calibration:
+    """The calibration that these merges give. Raises TooFewPeople."""
+    weights, clusters = regress(seen)
+    return Calibration(model, knots, weights, clusters, spread(seen))
+
+
+def come_upon(
+    vectors: Floats, people: Ints, rng: np.random.Generator, guide: Calibration | Nearest
+) -> list[tuple[Merge, bool, int]]:
+    """The merges of some random collections."""
+    return [merge for _ in range(COLLECTIONS) for merge in merges(*part(vectors, people, rng), guide)]
 
 
 def part(vectors: Floats, people: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:

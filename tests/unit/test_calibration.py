@@ -123,10 +123,15 @@ def test_a_model_whose_strangers_are_far_apart_is_calibrated_as_well(
     assert np.interp(0.5, distances, ratios) > 0 > np.interp(1.1, distances, ratios)
 
 
-def test_people_whom_nobody_could_confuse_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_whom_nobody_confuses_calibrate_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show(monkeypatch, [(who, vector(who, shot)) for who in range(12) for shot in range(4)])
-    with pytest.raises(TooFewPeople, match="no two of them were ever taken for one another"):
-        invoke(tmp_path)
+    assert json.loads(invoke(tmp_path, "--json"))["other_half"]["bcubed_f"] == 1.0
+
+
+def test_two_people_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, [(who, vector(who, shot)) for who in range(2) for shot in range(4)])
+    with pytest.raises(TooFewPeople, match="at least four people"):
+        invoke(tmp_path, "--all")
 
 
 @pytest.mark.parametrize("known", [True, False])
