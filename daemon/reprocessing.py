@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,12 @@ async def request_failed(config: Config, collections: Collections, ids: Sequence
     names, token = await _names(collections, None), ObjectId()
     images = _images(config, collections)
     failed = [entry async for entry in _reports(config, collections).failed(names, ids)]
-    for name in names:
-        affected = [entry.id for entry in failed if name in entry.names]
+    alike: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    for entry in failed:
+        alike[entry.names].append(entry.id)
+    for lacking, affected in alike.items():  # one write for each document, or a daemon would try after each of them
         for start in range(0, len(affected), CHUNK):
-            await images.request({"_id": {"$in": affected[start : start + CHUNK]}}, [name], token)
+            await images.request({"_id": {"$in": affected[start : start + CHUNK]}}, lacking, token)
     return len(failed)
 
 
