@@ -1,5 +1,6 @@
 """Compares the plan that the database holds with the one that the configuration asks for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.clock import utc_now
@@ -61,10 +62,11 @@ async def require_unchanged(state: State, running: Plan) -> None:
     if stored is not None and stored.plan.hash != running.hash:
         raise PlanDiffers(
             f"Another plan was activated while this daemon ran ({difference(running, stored.plan)}); it stops, so that "
-            "the two do not undo each other's work. Start it with the configuration of the active plan."
+            "the two do not undo each other's work. Start it again, with the configuration of the active plan."
         )
 
 
-async def count_affected(images: Images, stored: StoredPlan | None) -> int:
-    """How many complete documents the activation of another plan would make stale."""
-    return 0 if stored is None else await images.count_stale(stored.plan.hash)
+async def count_affected(images: Images, stored: StoredPlan | None) -> Mapping[str, int]:
+    """How many documents of which state the activation of another plan would make stale; unreadable ones lack nothing
+    until their source changes, so they are not among them."""
+    return {} if stored is None else await images.count_answered(stored.plan.hash)

@@ -19,6 +19,7 @@ from daemon.activation import require_active, require_unchanged
 from daemon.calibration import CALIBRATE, Calibrations
 from daemon.config import Config
 from daemon.decoding import Decoders, Limits
+from daemon.embedded import running
 from daemon.exemplars import Exemplars
 from daemon.faces import delete_faces
 from daemon.fetch import Fetcher
@@ -57,6 +58,10 @@ REVIVE_S = 2.0
 
 class BackfillUnconfirmed(EnrichdError):
     """The collection already holds documents; `enrichd run --yes` starts on them."""
+
+
+class RootMissing(EnrichdError):
+    """A folder of images.roots is not there."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,15 @@ class Setup:
             raise ModelMissing(f"The weights of {', '.join(missing)} are not in the cache: run `enrichd models pull`.")
 
 
+def require_roots(config: Config) -> None:
+    """Raises RootMissing: every image below a folder that is not there would count as gone for good."""
+    missing = [str(root) for root in config.images.roots if not root.expanduser().is_dir()]
+    if missing:
+        raise RootMissing(
+            f"No such folder: {', '.join(missing)}. Create or mount it, or correct images.roots (--root)."
+        )
+
+
 def open_images(config: Config, collections: Collections, key_fields: tuple[str, ...] = ("_id",)) -> Images:
     """The images collection as the configuration describes it."""
     return Images(collections, config.images.source, config.images.filter, key_fields)
@@ -122,16 +136,20 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     setup = Setup.of(config)
     setup.require_weights()
+    require_roots(config)
     if setup.uncalibrated:
         log.warning(
             "%s has no calibration: its faces are not grouped into identities. %s", setup.uncalibrated, CALIBRATE
         )
+    adopted = config.mongo.uri is None and running(config.embedded.folder) is not None
     async with AsyncExitStack() as stack:
         uri = await stack.enter_async_context(connection.server_uri(config))
         client = await stack.enter_async_context(connection.open_client(config.mongo, uri))
         server = await connection.greet(client, config.mongo, uri)
         server.require_change_streams()
         collections = open_collections(client, config.mongo.database, config.mongo.collection)
+        if adopted:
+            stack.push_async_callback(connection.end_adopted, config, collections)
         await require_current(collections)
         images = open_images(config, collections)
         state = State(collections)

@@ -1,5 +1,6 @@
 """The way to the database: the configured server, or the embedded one, opened and checked."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from daemon.config import Config, ConfigInvalid, Mongo
-from daemon.embedded import EmbeddedServer, running
+from daemon.embedded import EmbeddedServer, end, running
+from daemon.leases import live_daemons
 from daemon.store.collections import Collections, Document, open_collections
+from daemon.store.leases import LeaseStore
 from enrichers.errors import EnrichdError
+
+log = logging.getLogger(__name__)
 
 #: wire version of MongoDB 6.0, the oldest server whose change streams do all that enrichd asks of them
 OLDEST_WIRE_VERSION = 17
@@ -113,8 +118,8 @@ def explain(error: PyMongoError, address: str, timeout_s: float) -> EnrichdError
 
 @asynccontextmanager
 async def server_uri(config: Config) -> AsyncIterator[str]:
-    """The configured server's URI, else that of the embedded server: the running one, or one that is started for as
-    long as the block lasts. Raises EmbeddedMissing or EmbeddedFailed."""
+    """The configured server's URI, else that of the embedded server: the running one, or one that is started, and that
+    ends with the block unless a daemon works on it by then. Raises EmbeddedMissing or EmbeddedFailed."""
     if config.mongo.uri is not None:
         yield config.mongo.uri
     elif (uri := running(config.embedded.folder)) is not None:
@@ -122,10 +127,37 @@ async def server_uri(config: Config) -> AsyncIterator[str]:
     else:
         server = EmbeddedServer(config.embedded.folder, config.embedded.port)
         server.start()
+        used = False
         try:
-            yield server.uri
+            try:
+                yield server.uri
+            finally:
+                used = await _is_used(config, server.uri)
         finally:
-            server.stop()
+            if not used:
+                server.stop()
+
+
+async def _is_used(config: Config, uri: str) -> bool:
+    try:
+        async with open_client(config.mongo, uri) as client:
+            collections = open_collections(client, config.mongo.database, config.mongo.collection)
+            return bool(await live_daemons(LeaseStore(collections)))
+    except PyMongoError:
+        return False
+
+
+async def end_adopted(config: Config, collections: Collections) -> None:
+    """Ends the embedded server that an earlier daemon left behind, once the last daemon has given its lease back."""
+    folder = config.embedded.folder
+    if config.mongo.uri is not None or (uri := running(folder)) is None or await _is_used(config, uri):
+        return
+    try:
+        pid = int((await collections.database.client.admin.command("serverStatus"))["pid"])
+    except PyMongoError as error:
+        log.warning("the embedded server at %s could not be told to end: %s", uri, error)
+        return
+    end(folder, pid)
 
 
 @asynccontextmanager

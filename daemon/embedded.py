@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from enrichers.errors import EnrichdError
 
 #: seconds that the server may take until it answers; it opens WiredTiger and recovers its log first
 START_TIMEOUT_S = 60.0
+#: seconds that it may take to end; it writes a last checkpoint
+STOP_TIMEOUT_S = 10.0
 #: seconds between idle oplog entries, so that a quiet stream's token stays inside the history
 HEARTBEAT_S = 10
 
@@ -52,6 +55,19 @@ def running(data: Path) -> str | None:
     """The URI of the server that has `data` open at the moment, whichever process started it; None without one."""
     uri = _address(data)
     return uri if uri is not None and _answers(int(uri.partition("127.0.0.1:")[2].partition("/")[0])) else None
+
+
+def end(data: Path, pid: int) -> None:
+    """Tells the server process `pid`, which has `data` open and is not this process's own, to end; returns when it no
+    longer answers. Raises EmbeddedFailed where it goes on."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while running(data) is not None:
+        if time.monotonic() > deadline:
+            raise EmbeddedFailed(f"The embedded server (process {pid}) does not end; `kill -9 {pid}` ends it.")
+        time.sleep(0.05)
+    _address_file(data).unlink(missing_ok=True)
 
 
 class EmbeddedServer:
@@ -110,17 +126,17 @@ class EmbeddedServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the process in an orderly way, by force after ten seconds."""
+        """Ends the process in an orderly way, by force after STOP_TIMEOUT_S."""
         process, self._process = self._process, None
         if process is None:
             return
         if _address(self.data) == self.uri:
-            _address_file(self.data).unlink()
+            _address_file(self.data).unlink(missing_ok=True)
         if process.poll() is not None:
             return
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

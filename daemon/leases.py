@@ -82,6 +82,12 @@ def is_gone(member: Member, here: str | None) -> bool:
     return False
 
 
+async def live_daemons(store: LeaseStore) -> list[Member]:
+    """The daemons whose lease lives, without those of this machine that are known to have ended."""
+    here = machine()
+    return [member for member in await store.members() if member.live and not is_gone(member, here)]
+
+
 class Leases:
     """This daemon's membership. `owns` is the seam: what this daemon does not own it leaves to others."""
 

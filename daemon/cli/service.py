@@ -1,11 +1,13 @@
 """Commands about the daemon itself: run, demo, recluster, activate, migrate and doctor."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daemon.cli.options import Json, configured, print_json, print_table, run_async
+from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
     from daemon.config import Config
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 Full = Annotated[bool, typer.Option("--full", help="Cluster all faces, not only what is new since the last time.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class ActivationUnconfirmed(EnrichdError):
+    """Documents would become stale and nobody can be asked; --yes says that it is wanted."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +37,6 @@ def run(config: "Config", yes: Yes = False) -> None:
 
     Without mongo.uri it starts the embedded server beside it.
     """
-    import sys
-
     from daemon import app, logs
     from daemon.logs import READY
 
@@ -110,14 +114,19 @@ def activate(config: "Config", yes: Yes = False, dry_run: DryRun = False, as_jso
             state, images = State(collections), open_images(config, collections)
             stored = await state.plan()
             change = difference(stored.plan if stored else Plan(()), setup.plan)
-            affected = 0 if change.nothing else await count_affected(images, stored)
+            states = {} if change.nothing else await count_affected(images, stored)
+            affected = sum(states.values())
             if not as_json:
-                print(
-                    f"{change}; {affected} complete documents become stale" if not change.nothing else "nothing changes"
-                )
+                counted = ", ".join(f"{count} {state}" for state, count in states.items())
+                stale = f"{affected} documents become stale" + (f" ({counted})" if counted else "")
+                print("nothing changes" if change.nothing else f"{change}; {stale}")
             activated = not change.nothing and not dry_run
             if activated:
                 if affected and not yes:
+                    if not sys.stdin.isatty():
+                        raise ActivationUnconfirmed(
+                            f"{affected} documents become stale; `enrichd activate --yes` does it."
+                        )
                     typer.confirm("Activate?", abort=True, err=True)
                 stored = await state.activate(setup.plan, utc_now())
         if as_json:
@@ -132,7 +141,10 @@ def activate(config: "Config", yes: Yes = False, dry_run: DryRun = False, as_jso
                 }
             )
         elif activated and stored:
-            print(f"plan {stored.number} is active; a daemon that still runs must be restarted")
+            print(
+                f"plan {stored.number} is active; a daemon that runs ends itself within seconds: start it again "
+                "(`enrichd run`; a service manager does so), and it brings the documents up to date"
+            )
 
     run_async(work())
 

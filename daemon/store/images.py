@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 ENRICHMENTS, ENRICHMENT = "enrichments", "enrichment"
 
+#: states of documents that hold answers
+ANSWERED = ("complete", "partial", "failed")
 #: bytes of one enricher's answer; a document never grows towards 16 MB
 MAX_ANSWER_BYTES = 1_000_000
 #: a binary source up to this size is compared whole when a result is written; a larger one by its length
@@ -160,6 +162,16 @@ class Images:
 
     async def count_stale(self, plan_hash: str | None) -> int:
         return await self._images.count_documents(self._open({f"{ENRICHMENT}.plan": plan_hash}))
+
+    async def count_answered(self, plan_hash: str) -> dict[str, int]:
+        """How many documents that were completed under a plan have answers, by state; states without any left out."""
+        counts = {
+            state: await self._images.count_documents(
+                self._open({f"{ENRICHMENT}.plan": plan_hash, f"{ENRICHMENT}.state": state})
+            )
+            for state in ANSWERED
+        }
+        return {state: count for state, count in counts.items() if count}
 
     async def any_enriched(self) -> bool:
         """Whether any document holds results of an earlier run."""

@@ -1,6 +1,8 @@
 """`enrichd run`: what it starts, what it makes of bad input, and how it refuses what cannot work."""
 
 import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,24 @@ def test_bad_files_are_explained_and_the_others_go_on(tmp_path: Path) -> None:
         assert mine == {"_id": "mine", "source": "gone.jpg", "note": "mine"}
         assert enrichd("verify", cwd=tmp_path).code == 0
     assert running(tmp_path / "data") is None  # the embedded server ended with it
+
+
+def test_a_server_that_a_killed_daemon_left_ends_with_the_next_one(tmp_path: Path) -> None:
+    _config(tmp_path)
+    with pytest.raises(AssertionError), daemon("--yes", cwd=tmp_path) as log:
+        killed = re.search(r"joined as \S+-(\d+)-", log.read_text())
+        assert killed is not None
+        os.kill(int(killed[1]), signal.SIGKILL)
+    left = running(tmp_path / "data")
+    assert left is not None
+    with daemon(cwd=tmp_path):
+        assert running(tmp_path / "data") == left
+    assert running(tmp_path / "data") is None
+
+
+def test_a_folder_that_is_not_there_stops_it(tmp_path: Path) -> None:
+    assert "images.roots" in _refused("--root", str(tmp_path / "photos"), *LIGHT, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _refused(*arguments: str, cwd: Path, **variables: str) -> str:

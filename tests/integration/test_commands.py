@@ -51,6 +51,7 @@ def enrichd(harness: Harness, server: EmbeddedServer, database: str, tmp_path: P
             *arguments,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(PLUGIN), "COLUMNS": "200"},
         )
@@ -142,6 +143,16 @@ async def test_failures_tell_reasons_and_retry_asks_again(harness: Harness, enri
         assert (await enrichd("failures")).out == "no failures\n"
 
 
+async def test_one_retry_is_one_attempt(harness: Harness, enrichd: Command) -> None:
+    async with harness.daemon():
+        await harness.collections.images.insert_one({"_id": "gone", "source": "gone.png"})
+        assert (await harness.state("gone", "unreadable"))["enrichment"]["attempts"] == 1
+        for attempts in (2, 3):
+            await enrichd("retry", "--wait", "--timeout", "30")
+            await asyncio.sleep(1)  # two fast sweeps, which find nothing more to do
+            assert (await harness.state("gone", "unreadable"))["enrichment"]["attempts"] == attempts
+
+
 async def test_reprocess_runs_what_was_asked_for(harness: Harness, enrichd: Command) -> None:
     async with harness.daemon():
         await harness.collections.images.insert_many(
@@ -178,8 +189,11 @@ async def test_reprocess_finds_files_that_were_overwritten(harness: Harness, enr
 
 async def test_activating_tells_what_becomes_stale(harness: Harness, enrichd: Command) -> None:
     async with harness.daemon():
-        await harness.collections.images.insert_one({"_id": 1, "source": harness.paint("a.png")})
+        await harness.collections.images.insert_many(
+            [{"_id": 1, "source": harness.paint("a.png")}, {"_id": 2, "source": "gone.png"}]
+        )
         await harness.state(1)
+        await harness.state(2, "unreadable")
     other = ("--set", "enrichers.standin.salt=x")
     dry = await enrichd("activate", "--dry-run", "--json", *other)
     assert dry.json == {
@@ -193,6 +207,9 @@ async def test_activating_tells_what_becomes_stale(harness: Harness, enrichd: Co
     refused = await enrichd("run", *other)
     assert (refused.code, len(refused.err.strip().splitlines())) == (1, 1)
     assert "enrichd activate" in refused.err
+    assert "1 documents become stale (1 complete)" in (await enrichd("activate", "--dry-run", *other)).out
+    unasked = await enrichd("activate", *other)
+    assert (unasked.code, "--yes" in unasked.err) == (1, True)
     done = await enrichd("activate", "--yes", "--json", *other)
     assert (done.json["activated"], done.json["plan"]) == (True, 2)
     assert (await enrichd("activate", "--json", *other)).json["changed"] == []
