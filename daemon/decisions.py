@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 from bson import ObjectId
@@ -131,11 +132,21 @@ async def show(collections: Collections, identities: Sequence[ObjectId], faces: 
 
 
 async def find_identity(collections: Collections, text: str) -> Identity:
-    """The identity of an id or of a name that only one has. Raises IdentityUnknown, DecisionInvalid."""
+    """The identity of an id or of a name that only one has, written so or else in any case. Raises IdentityUnknown,
+    DecisionInvalid."""
     query: dict[str, Any] = {"_id": ObjectId(text)} if ObjectId.is_valid(text) else {"name": text}
     found = [entry for entry in (await identity_store.load(collections, query)).values() if entry.state != MERGED]
     if not found:
-        raise IdentityUnknown(f"There is no identity {text!r}; `enrichd identities list` shows those there are.")
+        living = {"name": {"$gt": ""}, "state": {"$ne": MERGED}}
+        named = [entry for entry in (await identity_store.load(collections, living)).values() if entry.name]
+        found = [entry for entry in named if entry.name and entry.name.casefold() == text.strip().casefold()]
+        if not found:
+            by_lower = {entry.name.casefold(): entry.name for entry in named if entry.name}
+            near = get_close_matches(text.strip().casefold(), by_lower, n=1)
+            hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+            raise IdentityUnknown(
+                f"There is no identity {text!r}; `enrichd identities list` shows those there are.{hint}"
+            )
     if len(found) > 1:
         ids = ", ".join(str(entry.id) for entry in found)
         raise DecisionInvalid(f"Several identities are called {text!r}: {ids}. Give the id, or merge them.")

@@ -25,6 +25,15 @@ FaceIds = Annotated[list[str], typer.Argument(metavar="FACE...", help="Ids of fa
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
+#: images that the list of identities names of each
+SHOWN_SOURCES = 3
+
+
+def file_name(source: Any) -> str:
+    """How a table shows a source: a path or address by its last part."""
+    return str(source).rstrip("/").rpartition("/")[2]
+
+
 def work(config: "Config", job: "Callable[[Collections], Awaitable[Any]]") -> Any:
     """Runs `job` on the open collections."""
     from daemon.connection import connect
@@ -69,6 +78,8 @@ def list_identities(
 ) -> None:
     """The identities, those with most faces first."""
 
+    from daemon.store.identities import some_sources
+
     async def job(collections: "Collections") -> "list[Document]":
         query: dict[str, Any] = {} if everything else {"state": "active"}
         if named:
@@ -77,14 +88,20 @@ def list_identities(
             ("name", "state", "face_count", "image_count", "cover_face", "ignored", "merged_into"), 1
         )
         cursor = collections.identities.find(query, fields).sort([("face_count", -1), ("_id", 1)]).limit(limit)
-        return [document async for document in cursor]
+        found = [document async for document in cursor]
+        for document in found:
+            document["sources"] = await some_sources(collections, document["_id"], config.images.source, SHOWN_SOURCES)
+        return found
 
     found = work(config, job)
     if as_json:
         print_json(found)
         return
-    columns = ["id", "name", "faces", "images", "state"]
-    rows = [[d["_id"], d["name"], d["face_count"], d["image_count"], d["state"]] for d in found]
+    columns = ["id", "name", "faces", "images", "state", "seen on"]
+    rows = [
+        [d["_id"], d["name"], d["face_count"], d["image_count"], d["state"], ", ".join(map(file_name, d["sources"]))]
+        for d in found
+    ]
     print_table(None, columns, rows)
 
 
@@ -99,6 +116,7 @@ def show(
 ) -> None:
     """One identity and its faces."""
     from daemon.decisions import find_identity
+    from daemon.store.images import sources_of
 
     writable(montage, PICTURES)
 
@@ -106,7 +124,9 @@ def show(
         entry = await find_identity(collections, identity)
         document = await collections.identities.find_one({"_id": entry.id}, {"exemplars": 0, "centroid": 0})
         cursor = collections.faces.find({"identity": entry.id}, {"embeddings": 0}).sort("_id").limit(limit)
-        return document or {}, [face async for face in cursor]
+        faces = [face async for face in cursor]
+        sources = await sources_of(collections, [face["image"]["_id"] for face in faces], config.images.source)
+        return document or {}, [{**face, "source": sources.get(face["image"]["_id"])} for face in faces]
 
     document, faces = work(config, job)
     if montage:
@@ -118,8 +138,8 @@ def show(
         print_json({**document, "faces": shown})
         return
     print_table(None, ["", ""], [[key, value] for key, value in document.items()])
-    rows = [[f["_id"], f["image"]["_id"], f["box"], (f["assigned"] or {}).get("by"), f["verdict"]] for f in shown]
-    print_table(None, ["face", "image", "box", "assigned by", "verdict"], rows)
+    rows = [[f["_id"], f["source"], f["box"], (f["assigned"] or {}).get("by"), f["verdict"]] for f in shown]
+    print_table(None, ["face", "source", "box", "assigned by", "verdict"], rows)
 
 
 @app.command("name")
@@ -315,6 +335,9 @@ def suggest(
     if as_json:
         print_json(found)
         return
+    if not found:
+        print("nothing to suggest")
+        return
     rows = [[d["kind"], d["score"], ", ".join(map(str, d["identities"])), d["face"], d["evidence"]] for d in found]  # type: ignore[call-overload]
     print_table(None, ["what", "score", "identities", "face", "evidence"], rows)
 
@@ -377,6 +400,7 @@ def plot(
     names = [entry.name or str(entry.id)[-6:] for entry in known.values()]
     owner = np.array([numbers.get(identity, -1) for identity in loaded.identities])
     draw(arrange(loaded.faces.vectors, owner, names, seed), file)
+    print(f"{len(owner)} faces of {len(set(owner[owner >= 0].tolist()))} identities drawn into {file}")
 
 
 @app.command()

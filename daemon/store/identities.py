@@ -12,6 +12,7 @@ from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from daemon.store.collections import Collections, Document
 from daemon.store.faces import BATCH, batches
+from daemon.store.images import sources_of
 from daemon.store.vectors import from_binary, to_binary
 
 ACTIVE, HIDDEN, MERGED = "active", "hidden", "merged"
@@ -113,6 +114,21 @@ async def names(collections: Collections, ids: Sequence[ObjectId]) -> dict[Objec
         async for document in collections.identities.find({"_id": {"$in": list(some)}}, {"name": 1, "state": 1}):
             found[document["_id"]] = document.get("name") if document.get("state") == ACTIVE else None
     return found
+
+
+async def some_sources(collections: Collections, id: ObjectId, source: str, count: int) -> list[Any]:
+    """Sources, at the dotted path `source`, of at most `count` images that an identity is seen on."""
+    cursor = await collections.faces.aggregate(
+        [
+            {"$match": {"identity": id, "detached": {"$ne": True}}},
+            {"$group": {"_id": "$image._id"}},
+            {"$sort": {"_id": 1}},
+            {"$limit": count},
+        ]
+    )
+    images = [entry["_id"] async for entry in cursor]
+    sources = await sources_of(collections, images, source)
+    return [sources[image] for image in images if image in sources]
 
 
 async def count_faces(collections: Collections, ids: Sequence[ObjectId]) -> None:

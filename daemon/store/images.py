@@ -94,6 +94,17 @@ def read_path(document: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+async def sources_of(collections: Collections, ids: Sequence[Any], source: str) -> dict[Any, Any]:
+    """The source, at the dotted path `source`, of image documents by id; bytes only by their length."""
+    cursor = collections.images.find({"_id": {"$in": list(ids)}}, {source: 1})
+    return {document["_id"]: shown_source(read_path(document, source)) async for document in cursor}
+
+
+def shown_source(source: Any) -> Any:
+    """A source as people are shown it: bytes by their length, all else as it is."""
+    return f"{len(source)} bytes" if isinstance(source, bytes) else source
+
+
 class Images:
     """The images collection as the daemon uses it."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from pymongo import UpdateOne
 
 from daemon.store.collections import Collections, Document, all_of
-from daemon.store.images import ENRICHMENT, ENRICHMENTS, read_path
+from daemon.store.images import ENRICHMENT, ENRICHMENTS, read_path, shown_source
 from daemon.store.state import State
 
 #: states that a look at an image ends in
@@ -229,8 +229,7 @@ def troubles_of(document: Mapping[str, Any], source: Any) -> list[Trouble]:
 def _trouble(
     id: Any, source: Any, state: str, enricher: str | None, error: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> Trouble:
-    if isinstance(source, bytes):
-        source = f"{len(source)} bytes"
+    source = shown_source(source)
     return Trouble(
         id,
         source,

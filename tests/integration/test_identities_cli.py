@@ -58,6 +58,15 @@ class Cli:
         assert (await collection.update_many(query, {"$set": {field: value}})).modified_count == len(identities)
         await client.close()
 
+    async def set_sources(self) -> None:
+        """A source for each image, as an app would have inserted it."""
+        client: AsyncMongoClient[Document] = AsyncMongoClient(self._uri)
+        images = open_collections(client, self._database, "images").images
+        async for document in images.find({}, {"_id": 1}):
+            source = f"album/{document['_id']}.jpg"
+            await images.update_one({"_id": document["_id"]}, {"$set": {"source": source}})
+        await client.close()
+
     def _invoke(self, command: Typer, *arguments: object) -> str:
         flags = ["--uri", self._uri, "--database", self._database]
         result = CliRunner().invoke(command, [*map(str, arguments), *flags], catch_exceptions=False)
@@ -99,6 +108,29 @@ def test_an_error_says_what_to_do(cli: Cli, arguments: list[str], message: str) 
     with pytest.raises(EnrichdError) as raised:
         cli.text(*arguments)
     assert message in str(raised.value)
+
+
+def test_an_identity_is_told_by_the_files_it_is_on_and_found_in_any_case(cli: Cli) -> None:
+    asyncio.run(cli.set_sources())
+    entries = cli("list")
+    assert all(len(entry["sources"]) == 3 for entry in entries)
+    person, sources = entries[0]["_id"], entries[0]["sources"]
+    assert sources[0].removeprefix("album/") in cli.text("list")
+    cli("name", person, "Ada Lovelace")
+    shown = cli("show", "ada lovelace")
+    assert shown["_id"] == person
+    assert set(sources) <= {face["source"] for face in shown["faces"]}
+    assert all(face["source"] in cli.text("show", person) for face in shown["faces"])
+    with pytest.raises(EnrichdError, match="Did you mean 'Ada Lovelace'"):
+        cli.text("show", "ada lovelase")
+    cli("name", entries[1]["_id"], "ADA LOVELACE")
+    assert cli("show", "Ada Lovelace")["_id"] == person
+    with pytest.raises(EnrichdError, match="Several identities are called 'ada lovelace'"):
+        cli.text("show", "ada lovelace")
+
+
+def test_nothing_to_suggest_is_said(cli: Cli) -> None:
+    assert cli.text("suggest") == "nothing to suggest\n"
 
 
 def test_a_recluster_tells_who_goes_where(cli: Cli) -> None:
@@ -148,7 +180,7 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     assert cli("suggest")[0]["evidence"] == "both are called 'Ada'"
     cli.text("show", "Ada", "--montage", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").width > 100
-    cli.text("plot", tmp_path / "people.png")
+    assert cli.text("plot", tmp_path / "people.png").strip().endswith("people.png")
     cli.text("plot", tmp_path / "people.html")
     assert Image.open(tmp_path / "people.png").size == (1600, 800)
     page = (tmp_path / "people.html").read_text()
