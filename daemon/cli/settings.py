@@ -17,9 +17,13 @@ def register(app: typer.Typer) -> None:
 
 @configured
 def show_config(config: "Config", as_json: Json = False) -> None:
-    """Print the configuration that is in force, secrets masked."""
+    """Print the configuration that is in force, secrets masked; an enricher's setting that is unknown is an error."""
     from daemon.config import as_toml, effective
+    from enrichers import registry
+    from enrichers.catalogue import Catalogue
 
+    catalogue = Catalogue.load(config.models.entries, config.models.folder)
+    registry.enabled(config.enrichers.enabled, config.enrichers.settings, catalogue)
     values = effective(config)
     if as_json:
         print_json(values)

@@ -75,6 +75,23 @@ def test_a_wrong_assignment_is_told(tmp_path: Path, assignment: str) -> None:
     assert "mongo.databa" in result.stderr
 
 
+def test_config_refuses_an_enrichers_setting_as_run_does(tmp_path: Path) -> None:
+    (tmp_path / "enrichd.toml").write_text("[enrichers.objects]\nmin_scor = 0.5\n")
+    result = enrichd("config", folder=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "unknown setting enrichers.objects.min_scor" in result.stderr
+    assert "min_score" in result.stderr
+
+
+def test_the_documented_configuration_is_accepted(tmp_path: Path) -> None:
+    page = (DOCUMENTATION.parent / "configuration.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "enrichd.toml").write_text(example)
+    result = enrichd("config", "--json", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["enrichers"]["objects"] == {"min_score": 0.5}
+
+
 def test_a_wrong_command_suggests_the_right_one() -> None:
     result = enrichd("versoin")
     assert result.returncode == 2
