@@ -47,7 +47,11 @@ def run(config: "Config", yes: Yes = False) -> None:
 
     def ready(uri: str) -> None:
         where = f"{uri}, its data in {config.embedded.folder}" if config.mongo.uri is None else config.mongo.masked_uri
-        print(f"{READY}: {config.mongo.database}.{config.mongo.collection} on {where}", file=sys.stderr, flush=True)
+        print(f"{READY}: {config.mongo.database}.{config.mongo.collection} on {where}", file=sys.stderr)
+        shown = config.mongo.masked_uri or uri
+        print(
+            f'Insert images with `enrichd add FOLDER --recursive`; connect with "{shown}"', file=sys.stderr, flush=True
+        )
 
     run_async(app.run(config, yes=yes, confirm=confirm, ready=ready))
 
