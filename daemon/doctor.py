@@ -12,7 +12,7 @@ from daemon.app import Setup
 from daemon.calibration import CALIBRATE
 from daemon.config import Config
 from daemon.connection import Server, greet, open_client, server_uri
-from daemon.leases import machine
+from daemon.leases import live_daemons, machine
 from daemon.store.collections import Collections, open_collections
 from daemon.store.leases import LeaseStore
 from daemon.store.probe import try_privileges
@@ -30,7 +30,8 @@ HEALTH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check; `remedy` says what to do where it failed."""
+    """The outcome of one check; `remedy` says what to do where it failed; where it did not, a
+    remedy makes it a warning."""
 
     check: str
     ok: bool
@@ -133,9 +134,11 @@ async def _privileges(collections: Collections) -> Finding:
 async def _daemons(collections: Collections) -> list[Finding]:
     """What the daemons of this machine say of themselves; others are only counted."""
     try:
-        members = [member for member in await LeaseStore(collections).members() if member.live]
+        members = await live_daemons(LeaseStore(collections))
     except PyMongoError:
         return []  # the privileges tell why
+    if not members:
+        return [Finding("daemon", True, "none runs", "Start it with `enrichd run`: nothing is worked on until then.")]
     findings = []
     async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as http:
         for member in members:
@@ -145,9 +148,8 @@ async def _daemons(collections: Collections) -> list[Finding]:
             try:
                 health = (await http.get(f"{member.url}/readyz")).json()
                 wrong = [f"{check['name']}: {check['message']}" for check in health["checks"] if not check["ok"]]
-                findings.append(
-                    Finding(f"daemon {member.pid}", not wrong, "; ".join(wrong) or f"well ({member.url})", remedy)
-                )
+                message = "; ".join(wrong) or f"well ({member.url})"
+                findings.append(Finding(f"daemon {member.pid}", not wrong, message, remedy if wrong else None))
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 message = f"does not answer at {member.url}: {error or type(error).__name__}"
                 findings.append(Finding(f"daemon {member.pid}", False, message, remedy))

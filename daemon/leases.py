@@ -15,6 +15,7 @@ from typing import Any
 from bson import encode
 from pymongo.errors import PyMongoError
 
+from daemon.clock import utc_now
 from daemon.retry import backoff
 from daemon.store.leases import BUCKETS, SINGLETONS, LeaseStore, Member, Table, Token
 
@@ -204,7 +205,8 @@ class Leases:
 
     async def _register(self, token: Token | None) -> None:
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        own = Member(self._id, True, token, socket.gethostname(), self._machine, os.getpid(), self._plan)
+        host, pid = socket.gethostname(), os.getpid()
+        own = Member(self._id, True, token, host, self._machine, pid, self._plan, since=utc_now())
         await self._store.register(own, LIFETIME_S)
         if self._url is not None:
             await self._store.publish(self._id, self._url)

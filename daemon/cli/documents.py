@@ -45,13 +45,21 @@ def open_reports(config: "Config", collections: "Collections") -> "Reports":
     return Reports(collections, config.images.source, config.images.filter)
 
 
-async def wait_until_none(count: Callable[[], Awaitable[int]], timeout_s: float | None) -> None:
-    """Returns when `count` is 0, showing a progress bar on a terminal. Raises WaitedTooLong."""
+async def wait_until_none(
+    collections: "Collections", count: Callable[[], Awaitable[int]], timeout_s: float | None
+) -> None:
+    """Returns when `count` is 0, showing a progress bar on a terminal; warns where no daemon runs. Raises
+    WaitedTooLong."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from daemon.leases import live_daemons
+    from daemon.store.leases import LeaseStore
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     started = time.monotonic()
     total: int | None = None
+    if await count() and not await live_daemons(LeaseStore(collections)):
+        console().print("No daemon runs: nothing is worked on until `enrichd run` starts one.", style="yellow")
     with Progress(*columns, console=console(), transient=True) as progress:
         task = progress.add_task("Waiting", total=None)
         while True:
@@ -124,7 +132,7 @@ def add(
                 else:
                     print(f"{new} added, {counts['known']} known already, {found.skipped} other files skipped")
                 return
-            await wait_until_none(lambda: reports.unfinished(ids), timeout)
+            await wait_until_none(collections, lambda: reports.unfinished(ids), timeout)
             await report_finished(reports, ids, as_json, **counts)
 
     run_async(work())
@@ -147,7 +155,7 @@ def wait(
         async with connect(config) as collections:
             reports = open_reports(config, collections)
             chosen = None if every else [await _existing(reports, text) for text in ids or []]
-            await wait_until_none(lambda: reports.unfinished(chosen), timeout)
+            await wait_until_none(collections, lambda: reports.unfinished(chosen), timeout)
             await report_finished(reports, chosen, as_json)
 
     run_async(work())
@@ -177,20 +185,27 @@ def status(config: "Config", as_json: Json = False) -> None:
     """Print how many documents are in which state, and what the daemon runs."""
     from daemon.config import Mongo
     from daemon.connection import connect
+    from daemon.leases import live_daemons
+    from daemon.store.leases import LeaseStore
 
     async def work() -> None:
         async with connect(config) as collections:
             overview = await open_reports(config, collections).overview()
+            daemons = await live_daemons(LeaseStore(collections))
             host, port = (await collections.database.client.address) or ("?", 0)
         values = {
             "server": Mongo(uri=config.mongo.uri).masked_uri or f"embedded, {host}:{port}",
             "collection": f"{config.mongo.database}.{config.mongo.collection}",
+            "daemons": [{"host": daemon.host, "pid": daemon.pid, "since": daemon.since} for daemon in daemons],
             **overview.as_dict(),
         }
         if as_json:
             print_json(values)
             return
         states = ", ".join(f"{number} {state}" for state, number in overview.states.items() if number) or "none"
+        joined = [daemon.since for daemon in daemons if daemon.since is not None]
+        since = f", since {_time(min(joined))}" if joined else ""
+        running = f"{len(daemons)}{since}" if daemons else "none; `enrichd run` starts one"
         plan = (
             f"{overview.plan}: {', '.join(overview.enrichers)}"
             if overview.plan
@@ -199,9 +214,14 @@ def status(config: "Config", as_json: Json = False) -> None:
         rows = [
             ["server", values["server"]],
             ["collection", values["collection"]],
+            ["daemon", running],
             ["documents", overview.documents],
             ["states", states],
-            ["to be looked at", overview.unfinished],
+            [
+                "to be looked at",
+                f"{overview.unfinished}: {overview.new} new, {overview.stale} stale or asked for again",
+            ],
+            ["without source", overview.without_source],
             ["tried again later", overview.retries],
             ["faces", overview.faces],
             ["identities", f"{overview.identities}, {overview.named} of them with a name"],
@@ -241,7 +261,7 @@ def reprocess(
             values = {"documents": asked.documents, "enrichers": list(asked.names), "requested": not dry_run}
             if wait and not dry_run:
                 reports = open_reports(config, collections)
-                await wait_until_none(lambda: reports.unanswered(asked.token, asked.names), timeout)
+                await wait_until_none(collections, lambda: reports.unanswered(asked.token, asked.names), timeout)
             if as_json:
                 print_json(values)
             else:
@@ -268,7 +288,7 @@ def failures(config: "Config", limit: Limit = 50, as_json: Json = False) -> None
             print("no failures")
             return
         rows = [
-            [t.id, t.source, t.state, t.enricher, f"{t.type}: {t.message}", t.attempts, _soon(t.next_attempt_at)]
+            [t.id, t.source, t.state, t.enricher, f"{t.type}: {t.message}", t.attempts, _time(t.next_attempt_at)]
             for t in troubles
         ]
         print_table(None, ["id", "source", "state", "enricher", "reason", "attempts", "next attempt"], rows)
@@ -276,7 +296,7 @@ def failures(config: "Config", limit: Limit = 50, as_json: Json = False) -> None
     run_async(work())
 
 
-def _soon(at: Any) -> str:
+def _time(at: Any) -> str:
     return "none" if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -298,7 +318,7 @@ def retry(
             chosen = [await _existing(reports, text) for text in ids] if ids else None
             requested = await request_failed(config, collections, chosen)
             if wait:
-                await wait_until_none(lambda: reports.unfinished(chosen), timeout)
+                await wait_until_none(collections, lambda: reports.unfinished(chosen), timeout)
                 await report_finished(reports, chosen, as_json, requested=requested)
             elif as_json:
                 print_json({"requested": requested})

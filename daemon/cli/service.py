@@ -205,7 +205,8 @@ def doctor(config: "Config", as_json: Json = False) -> None:
     else:
         output = Console(highlight=False)
         for finding in findings:
-            mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
+            fine = "[yellow]warn[/]" if finding.remedy else "[green]ok[/]  "
+            mark = fine if finding.ok else "[red]FAIL[/]"
             output.print(f"{mark} {finding.check:<15} {finding.message}", soft_wrap=True)
             if finding.remedy:
                 output.print(f"     {'':<15} → {finding.remedy}", soft_wrap=True)

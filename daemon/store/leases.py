@@ -31,6 +31,7 @@ class Member:
     pid: int
     plan: str
     url: str | None = None  #: of its health endpoint
+    since: datetime | None = None  #: when it registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class LeaseStore:
             "pid": member.pid,
             "plan": member.plan,
             "token": member.token,
+            "since": member.since,
         }
         await self._leases.update_one({"_id": _id(member.id)}, {"$set": document}, upsert=True)
         await self.renew(member.id, lifetime_s)
@@ -177,4 +179,5 @@ def _member(document: Document) -> Member:
         pid=int(document["pid"]),
         plan=str(document["plan"]),
         url=document.get("url"),
+        since=document.get("since"),
     )

@@ -24,7 +24,10 @@ class Overview:
 
     documents: int  #: those that pass images.filter and have a source
     states: Mapping[str, int]  #: how many documents are in each state
-    unfinished: int  #: documents not yet looked at under the active plan
+    unfinished: int  #: documents not yet looked at under the active plan: `new` and `stale` ones
+    new: int  #: documents never looked at
+    stale: int  #: documents looked at under an earlier plan, or asked for again
+    without_source: int  #: documents left alone until they have a source
     faces: int
     identities: int  #: active ones
     named: int  #: active ones with a name
@@ -85,10 +88,15 @@ class Reports:
         state = State(self._collections)
         stored = await state.plan()
         identities = self._collections.identities
+        unfinished = await self.unfinished(None)
+        new = await self._images.count_documents(self._among({f"{ENRICHMENT}.state": None}))
         return Overview(
             documents=await self._images.count_documents(self._among()),
-            states={name: await self._images.count_documents({f"{ENRICHMENT}.state": name}) for name in STATES},
-            unfinished=await self.unfinished(None),
+            states=await self.count_states(None),
+            unfinished=unfinished,
+            new=new,
+            stale=max(0, unfinished - new),
+            without_source=await self._images.count_documents(all_of({self._source: None}, self._filter)),
             faces=await self._collections.faces.estimated_document_count(),
             identities=await identities.count_documents({"state": "active"}),
             named=await identities.count_documents({"state": "active", "name": {"$gt": ""}}),

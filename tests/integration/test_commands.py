@@ -92,6 +92,7 @@ async def test_waiting_without_a_daemon_ends_at_the_timeout(harness: Harness, en
         answer = await enrichd("wait", which, "--timeout", "0.5")
         assert answer.code == 1
         assert "1 of 1 documents are not finished" in answer.err
+        assert "No daemon runs" in answer.err
     assert (await enrichd("wait", "0" * 24)).err.startswith("enrichd: There is no image document")
     assert (await enrichd("wait")).code == 2  # neither ids nor --all
 
@@ -108,10 +109,19 @@ async def test_status_counts_states(harness: Harness, enrichd: Command) -> None:
         )
         assert (await enrichd("wait", "--all", "--timeout", "30")).code == 1
         status = (await enrichd("status", "--json")).json
+        assert [daemon["pid"] for daemon in status["daemons"]] == [os.getpid()]
+        assert "1, since 20" in (await enrichd("status")).out
+        assert "No daemon" not in (await enrichd("wait", "--all")).err
+    assert (status["new"], status["stale"], status["without_source"]) == (0, 0, 1)
     assert status["documents"] == 3
     assert status["states"] == {"complete": 1, "partial": 0, "failed": 1, "unreadable": 1}
     assert (status["unfinished"], status["plan"], status["enrichers"]) == (0, 1, ["standin", "follower"])
-    assert "1 complete, 1 failed, 1 unreadable" in (await enrichd("status")).out
+    await harness.collections.images.insert_one({"_id": 5, "source": "later.png"})
+    await enrichd("reprocess", "--query", '{"_id": 1}')
+    after = (await enrichd("status")).out
+    assert "1 complete, 1 failed, 1 unreadable" in after
+    assert "2: 1 new, 1 stale or asked for again" in after
+    assert "none; `enrichd run` starts one" in after
 
 
 async def test_failures_tell_reasons_and_retry_asks_again(harness: Harness, enrichd: Command) -> None:
@@ -231,6 +241,8 @@ async def test_the_doctor_finds_nothing_where_nothing_is_wrong(harness: Harness,
     assert answer.code == 0, answer.out
     checks = {check["check"]: check for check in answer.json["checks"]}
     assert {"server", "replica set", "privileges", "weights", "device", "shared memory", "roots"} <= checks.keys()
+    assert (checks["daemon"]["ok"], checks["daemon"]["message"]) == (True, "none runs")
+    assert "warn daemon" in (await enrichd("doctor")).out
     assert await harness.collections.state.count_documents({}) == 0  # trying leaves nothing behind
 
 
