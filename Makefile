@@ -70,13 +70,14 @@ $(BIN)/python:
 		echo "Python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 
 $(READY_DEMO): | $(BIN)/python
-	@echo "Installing packages into $(VENV); the first time this downloads several hundred MB."
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[cpu,demo]'
+	@echo "Installing packages into $(VENV); the first time this downloads several hundred MB and takes some minutes."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,demo]'
 	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@touch $@
 
 $(READY_DEV): | $(READY_DEMO)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[cpu,dev]'
+	@echo "Installing the packages of the tests into $(VENV)."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	@touch $@
 
 # Node.js runs mongosh; where the machine has none it comes from a Python package

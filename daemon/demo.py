@@ -42,6 +42,9 @@ FACE_FIELDS = ("face", "identity", "age", "gender", "emotion")
 #: tags and letters of text that the table shows of a photo
 SHOWN_TAGS, SHOWN_TEXT = 2, 32
 
+#: the question that the demo ends with
+CATS = "{'enrichments.objects.labels': 'cat'}"
+
 Document = dict[str, Any]
 
 
@@ -283,6 +286,15 @@ def _measure_latency(images: Collection[Document], folder: Path) -> dict[str, fl
     return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "photos": LATENCY_PHOTOS}
 
 
+def _question(report: Report) -> str:
+    """A command that asks the database for photos of cats: in mongosh, or in Python where there is no mongosh."""
+    if shutil.which("mongosh"):
+        return f'{report.mongosh} --eval "db.images.find({CATS}, {{source: 1}})"'
+    uri, database = report.mongosh.split('"')[1].rsplit("/", 1)
+    question = f"list(MongoClient('{uri}/?directConnection=true').{database}.images.find({CATS}, {{'source': 1}}))"
+    return f'{sys.executable} -c "from pymongo import MongoClient; print({question})"'
+
+
 def _print(report: Report) -> None:
     from rich.console import Console
 
@@ -303,7 +315,7 @@ def _print(report: Report) -> None:
         rows.append([people[identity["id"]], name, identity["faces"], ", ".join(identity["images"])])
     print()
     print_table("Identities", ["", "name", "faces", "photos"], rows)
-    latency = f"What went wrong: enrichd failures --config {report.config}"
+    latency = f"What went wrong: {_enrichd()} failures --config {report.config}"
     if report.latency_ms:
         p50, p95 = report.latency_ms["p50"], report.latency_ms["p95"]
         latency = f"A photo of one megapixel takes {p50:.0f} ms from insert to complete (p95 {p95:.0f} ms)."
@@ -311,9 +323,8 @@ def _print(report: Report) -> None:
         f"\n{report.complete} of {report.documents} documents complete in {report.seconds_to_complete:.1f} s.\n"
         f"{latency}\n\n"
         f"Data and photos  {Path(report.data).parent}\n"
-        f"To go on         enrichd run --config {report.config}\n"
-        f"and beside it    {report.mongosh}\n"
-        "                 db.images.find({'enrichments.objects.labels': 'cat'})",
+        f"To go on         {_enrichd()} run --config {report.config}\n"
+        f"and beside it    {_question(report)}",
         soft_wrap=True,
         markup=False,
     )
