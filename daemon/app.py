@@ -278,7 +278,9 @@ async def serve(
         begun=watch.sweeping,
         faceless=partial(_remove_orphans, collections, images, tally),
     )
-    schedule = Schedule(collections, config.identities, exemplars, lambda: leases.holds("recluster"))
+    schedule = Schedule(
+        collections, config.identities, exemplars, lambda: leases.holds("recluster"), lambda: intake.idle
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(decoders.close)
         stack.push_async_callback(inference.close)

@@ -136,7 +136,9 @@ class Retry(Section):
 
 
 class Identities(Section):
-    recluster_interval_m: float = Field(15.0, gt=0, description="minutes between reclusters")
+    recluster_interval_m: float = Field(
+        15.0, gt=0, description="minutes between reclusters; the first one comes as soon as work is quiet"
+    )
     min_faces: int = Field(2, ge=1, description="faces that make an identity of their own")
     calibration: Path | None = Field(
         None, description="file of `enrichd calibrate -o`; its embedding models come before the shipped ones"

@@ -224,6 +224,7 @@ def status(config: "Config", as_json: Json = False) -> None:
             ["without source", overview.without_source],
             ["tried again later", overview.retries],
             ["faces", overview.faces],
+            ["faces that wait", f"{overview.faces_waiting} for the next recluster; `enrichd recluster` does it now"],
             ["identities", f"{overview.identities}, {overview.named} of them with a name"],
             ["plan", plan],
         ]

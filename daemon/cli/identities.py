@@ -77,10 +77,10 @@ def list_identities(
     as_json: Json = False,
 ) -> None:
     """The identities, those with most faces first."""
-
+    from daemon.store.faces import count_waiting
     from daemon.store.identities import some_sources
 
-    async def job(collections: "Collections") -> "list[Document]":
+    async def job(collections: "Collections") -> "tuple[list[Document], int]":
         query: dict[str, Any] = {} if everything else {"state": "active"}
         if named:
             query["name"] = {"$gt": ""}
@@ -91,11 +91,14 @@ def list_identities(
         found = [document async for document in cursor]
         for document in found:
             document["sources"] = await some_sources(collections, document["_id"], config.images.source, SHOWN_SOURCES)
-        return found
+        return found, await count_waiting(collections)
 
-    found = work(config, job)
+    found, waiting = work(config, job)
     if as_json:
         print_json(found)
+        return
+    if not found:
+        print(f"none; {waiting} faces wait for the next recluster (`enrichd recluster` does it now)")
         return
     columns = ["id", "name", "faces", "images", "state", "seen on"]
     rows = [

@@ -278,3 +278,8 @@ async def traces(collections: Collections, ids: Sequence[ObjectId]) -> dict[str,
     async for document in collections.faces.find({"_id": {"$in": list(ids)}}):
         found.update(document)
     return dict.fromkeys(sorted(found - WITHOUT_PERSON), "")
+
+
+async def count_waiting(collections: Collections) -> int:
+    """How many faces without an identity no recluster has looked at yet."""
+    return await collections.faces.count_documents({"clustered_at": None, "identity": None, "detached": {"$ne": True}})

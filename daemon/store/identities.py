@@ -149,3 +149,8 @@ async def count_faces(collections: Collections, ids: Sequence[ObjectId]) -> None
             counts = {"face_count": faces, "image_count": images}
             operations.append(UpdateOne({"_id": id, "$nor": [counts]}, {"$set": counts}))
         await collections.identities.bulk_write(operations, ordered=False)
+
+
+async def any_identity(collections: Collections) -> bool:
+    """Whether there is an identity, of whatever state."""
+    return await collections.identities.find_one({}, {"_id": 1}) is not None

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import UpdateOne
 
 from daemon.store.collections import Collections, Document, all_of
+from daemon.store.faces import count_waiting
 from daemon.store.images import ENRICHMENT, ENRICHMENTS, read_path, shown_source
 from daemon.store.state import State
 
@@ -31,6 +32,7 @@ class Overview:
     faces: int
     identities: int  #: active ones
     named: int  #: active ones with a name
+    faces_waiting: int  #: faces without identity that no recluster has looked at
     retries: int  #: documents that are tried again later
     plan: int | None  #: number of the active plan
     enrichers: tuple[str, ...]
@@ -100,6 +102,7 @@ class Reports:
             faces=await self._collections.faces.estimated_document_count(),
             identities=await identities.count_documents({"state": "active"}),
             named=await identities.count_documents({"state": "active", "name": {"$gt": ""}}),
+            faces_waiting=await count_waiting(self._collections),
             retries=await self._images.count_documents(
                 {f"{ENRICHMENT}.next_attempt_at": {"$gt": datetime(1970, 1, 2)}}
             ),
