@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.options import Json, configured, console, print_json, print_table, run_async
+from daemon.cli.options import Json, configured, console, counted, print_json, print_table, run_async
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
@@ -265,9 +265,11 @@ def reprocess(
                 await wait_until_none(collections, lambda: reports.unanswered(asked.token, asked.names), timeout)
             if as_json:
                 print_json(values)
+            elif not asked.documents:
+                print("No file is changed." if changed else "The query matches no document.")
             else:
                 verb = "would run" if dry_run else "ran" if wait else "will run"
-                print(f"{', '.join(asked.names)} {verb} again on {asked.documents} documents")
+                print(f"{', '.join(asked.names)} {verb} again on {counted(asked.documents, 'document')}")
 
     run_async(work())
 
@@ -324,7 +326,7 @@ def retry(
             elif as_json:
                 print_json({"requested": requested})
             else:
-                print(f"{requested} documents are tried again")
+                print(f"{counted(requested, 'document')} {'is' if requested == 1 else 'are'} tried again")
 
     run_async(work())
 

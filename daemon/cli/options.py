@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
@@ -104,8 +105,19 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout; ids and times as strings."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """One JSON object on stdout; ids as strings, times as ISO 8601 with their zone."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime):  # one without a zone is UTC, as MongoDB keeps them
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    return str(value)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun: `1 document`, `2 documents`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def console() -> "Console":
@@ -115,16 +127,42 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+#: columns whose cells are copied into other commands: they are never broken
+UNBROKEN = {"id", "source", "face", "decision"}
+#: characters that any other column should have at least
+MIN_WIDTH = 12
+
+
 def print_table(title: str | None, columns: list[str], rows: list[list[Any]]) -> None:
-    """A table on stdout, as wide as it has to be where nobody looks at it on a terminal."""
+    """A table on stdout. On a terminal that is too narrow for its ids and sources, each row becomes a block of lines;
+    where no terminal reads it, each row is one line, as long as it has to be."""
     from rich.console import Console
     from rich.table import Table
 
+    cells = [["" if cell is None else " ".join(str(cell).splitlines()) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        print(plain_table(title, columns, cells))
+        return
+    console = Console(highlight=False)
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    kept = [width if name in UNBROKEN else min(width, MIN_WIDTH) for name, width in zip(columns, widths, strict=True)]
+    if not UNBROKEN.isdisjoint(columns) and sum(kept) + 2 * len(kept) > console.width:
+        blocks = (plain_table(None, ["", ""], list(map(list, zip(columns, row, strict=True)))) for row in cells)
+        print("\n\n".join([title, *blocks] if title else blocks))
+        return
     table = Table(
         title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
     )
     for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+        table.add_column(column, overflow="fold", no_wrap=column in UNBROKEN)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def plain_table(title: str | None, columns: list[str], rows: list[list[str]]) -> str:
+    """A table as text, one line a row, without spaces at the ends of lines."""
+    lines = [columns, *rows] if any(columns) else rows
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return "\n".join([title, *shown] if title else shown)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.options import Json, configured, print_json, print_table, run_async
+from daemon.cli.options import Json, configured, counted, print_json, print_table, run_async
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 class ActivationUnconfirmed(EnrichdError):
     """Documents would become stale and nobody can be asked; --yes says that it is wanted."""
+
+
+#: what a recluster's changes count
+FACE_CHANGES = {"moved", "assigned", "released"}
+OF_FACES, OF_IDENTITIES = ("face", "faces"), ("identity", "identities")
 
 
 def register(app: typer.Typer) -> None:
@@ -90,10 +95,19 @@ def recluster(config: "Config", dry_run: DryRun = False, full: Full = False, as_
         if as_json:
             print_json({**values, "dry_run": dry_run})
         else:
-            moves = [[move["faces"], who(move["from"]), who(move["to"])] for move in values.pop("moves")]
-            rows = [[name.replace("_", " "), value] for name, value in values.items() if not isinstance(value, dict)]
-            changes = [[f"  {name}", value] for name, value in values["changes"].items() if value]
-            print_table(None, ["", ""], rows + (changes or [["changes", "none"]]))
+            moves = [[move["faces"], who(move["from"]), who(move["to"])] for move in values["moves"]]
+            changes = ", ".join(
+                f"{counted(value, *OF_FACES if name in FACE_CHANGES else OF_IDENTITIES)} {name}"
+                for name, value in values["changes"].items()
+                if value
+            )
+            looked = "all faces" if report.full else "the new faces and what lies near them"
+            verb = "would be" if dry_run else "are"
+            print(
+                f"Looked at {looked} in {report.seconds:.1f} s: {counted(report.faces, 'face')} {verb} grouped into "
+                f"{counted(report.identities, 'identity', 'identities')}, {report.alone} of them into none."
+            )
+            print(f"{'It would change' if dry_run else 'It changed'}: {changes or 'nothing'}")
             if moves:
                 print_table("\nWho goes where", ["faces", "from", "to"], moves)
 

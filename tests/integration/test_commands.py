@@ -144,7 +144,9 @@ async def test_failures_tell_reasons_and_retry_asks_again(harness: Harness, enri
         assert reasons["yellow", "standin"] == ("Yellow", "failed")
         assert reasons["gone", None] == ("SourceMissing", "unreadable")
         assert "good" not in {f["id"] for f in failures}
-        assert "this picture is yellow" in (await enrichd("failures")).out
+        lines = (await enrichd("failures")).out.splitlines()
+        assert len(lines) == 1 + len(failures)  # the head, and a line for each
+        assert any("this picture is yellow" in line for line in lines)
         harness.paint("gone.png")
         harness.paint("yellow.png", (9, 9, 9))
         answer = await enrichd("retry", "gone", "--wait", "--timeout", "30", "--json")
@@ -180,6 +182,9 @@ async def test_reprocess_runs_what_was_asked_for(harness: Harness, enrichd: Comm
         dry = await enrichd("reprocess", *query, "--dry-run", "--json")
         assert dry.json == {"documents": 2, "enrichers": ["standin", "follower"], "requested": False}
         assert sum(harness.calls().values()) == 4
+        assert (await enrichd("reprocess", "--query", '{"album": "x"}')).out == "The query matches no document.\n"
+        one = await enrichd("reprocess", "--query", '{"_id": 1}', "--dry-run")
+        assert one.out == "standin, follower would run again on 1 document\n"
         done = await enrichd("reprocess", *query, "-e", "standin", "--wait", "--timeout", "30", "--json")
         assert (done.code, done.json["documents"]) == (0, 2)
         assert sum(harness.calls().values()) == 6

@@ -45,6 +45,9 @@ class Cli:
         """A command that is none of `enrichd identities`."""
         return json.loads(self._invoke(other, *arguments, "--json"))
 
+    def words(self, other: Typer, *arguments: object) -> str:
+        return self._invoke(other, *arguments)
+
     async def add(self, *shots: ImageFaces) -> None:
         client: AsyncMongoClient[Document] = AsyncMongoClient(self._uri)
         await insert(open_collections(client, self._database, "images"), *shots)
@@ -145,6 +148,9 @@ def test_a_recluster_tells_who_goes_where(cli: Cli) -> None:
     told = cli.run(recluster_app, "--dry-run")
     [move] = told["moves"]
     assert (move["faces"], move["from"], move["to"]["new"]) == (2, None, True)
+    words = cli.words(recluster_app, "--dry-run")
+    assert "faces would be grouped into 4 identities" in words
+    assert "It would change: 2 faces assigned, 1 identity created" in words
 
 
 def test_any_field_of_the_identities_can_be_learned(cli: Cli, tmp_path: Path) -> None:
