@@ -116,7 +116,8 @@ async def test_status_counts_states(harness: Harness, enrichd: Command) -> None:
     assert status["documents"] == 3
     assert status["states"] == {"complete": 1, "partial": 0, "failed": 1, "unreadable": 1}
     assert (status["unfinished"], status["plan"], status["enrichers"]) == (0, 1, ["standin", "follower"])
-    await harness.collections.faces.insert_one({"_id": "new", "clustered_at": None, "identity": None})
+    face = {"image": {"_id": 1}, "box": [0, 0, 1, 1], "embeddings": {}, "identity": None, "clustered_at": None}
+    await harness.collections.faces.insert_one(face)
     assert "none; 1 faces wait" in (await enrichd("identities", "list")).out
     assert (await enrichd("status", "--json")).json["faces_waiting"] == 1
     await harness.collections.images.insert_one({"_id": 5, "source": "later.png"})
