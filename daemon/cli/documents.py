@@ -1,6 +1,7 @@
 """Commands about the image documents: add, wait, status, reprocess, failures, retry and verify."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: seconds between two looks while waiting; a look never takes more than a fifth of the time
 POLL_S = 0.25
+#: seconds between two lines of progress where no terminal shows a bar
+REPORT_S = 5.0
 
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the documents are finished.")]
@@ -48,8 +51,8 @@ def open_reports(config: "Config", collections: "Collections") -> "Reports":
 async def wait_until_none(
     collections: "Collections", count: Callable[[], Awaitable[int]], timeout_s: float | None
 ) -> None:
-    """Returns when `count` is 0, showing a progress bar on a terminal; warns where no daemon runs. Raises
-    WaitedTooLong."""
+    """Returns when `count` is 0, showing a progress bar on a terminal, else a line every few seconds; warns where no
+    daemon runs. Raises WaitedTooLong."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from daemon.leases import live_daemons
@@ -60,7 +63,8 @@ async def wait_until_none(
     total: int | None = None
     if await count() and not await live_daemons(LeaseStore(collections)):
         console().print("No daemon runs: nothing is worked on until `enrichd run` starts one.", style="yellow")
-    with Progress(*columns, console=console(), transient=True) as progress:
+    output, reported = console(), started
+    with Progress(*columns, console=output, transient=True, disable=not output.is_terminal) as progress:
         task = progress.add_task("Waiting", total=None)
         while True:
             asked = time.monotonic()
@@ -69,6 +73,9 @@ async def wait_until_none(
             progress.update(task, total=total, completed=total - left)
             if left == 0:
                 return
+            if not output.is_terminal and time.monotonic() - reported >= REPORT_S:
+                reported = time.monotonic()
+                print(f"{total - left} of {total} documents are finished", file=sys.stderr, flush=True)
             if timeout_s is not None and time.monotonic() - started >= timeout_s:
                 raise WaitedTooLong(
                     f"{left} of {total} documents are not finished after {timeout_s:g} s; does the daemon run?"
@@ -121,7 +128,8 @@ def add(
             ids: list[Any] = []
             new = 0
             chunks = range(0, len(sources), CHUNK)
-            for start in track(chunks, "Adding", console=console(), transient=True):
+            output = console()
+            for start in track(chunks, "Adding", console=output, transient=True, disable=not output.is_terminal):
                 some, some_new = await reports.add(sources[start : start + CHUNK])
                 ids += some
                 new += some_new

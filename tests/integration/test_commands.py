@@ -88,9 +88,11 @@ async def test_adding_waits_for_the_answers(harness: Harness, enrichd: Command) 
 
 async def test_waiting_without_a_daemon_ends_at_the_timeout(harness: Harness, enrichd: Command) -> None:
     id = (await harness.collections.images.insert_one({"source": harness.paint("a.png")})).inserted_id
-    for which in (str(id), "--all"):
-        answer = await enrichd("wait", which, "--timeout", "0.5")
+    for which, timeout in ((str(id), "0.5"), ("--all", "5.5")):
+        answer = await enrichd("wait", which, "--timeout", timeout)
         assert answer.code == 1
+        assert all(answer.err.splitlines()), "no empty lines"
+        assert ("0 of 1 documents are finished" in answer.err) == (timeout == "5.5")  # a line every five seconds
         assert "1 of 1 documents are not finished" in answer.err
         assert "No daemon runs" in answer.err
     assert (await enrichd("wait", "0" * 24)).err.startswith("enrichd: There is no image document")
