@@ -19,15 +19,23 @@ Task = Annotated[str | None, typer.Option("--task", help="Only models of this ta
 
 @app.command(name="list")
 @configured
-def list_models(config: "Config", task: Task = None, as_json: Json = False) -> None:
-    """List the models of the catalogue and whether their weights are in the cache."""
+def list_models(
+    config: "Config",
+    task: Task = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that no enabled enricher needs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models that the enabled enrichers need and whether their weights are in the cache."""
     store = _store(config)
     needed = _needed(config)
     rows = [_described(store, entry, needed) for entry in store.catalogue if task in (None, entry.task)]
     if as_json:
         print_json(rows)
         return
-    columns = ["model", "task", "runtime", "MB", "licence", "cache", "source"]
+    total = len(rows)
+    if not everything and task is None:
+        rows = [row for row in rows if row["needed"]]
+    columns = ["model", "task", "runtime", "size", "licence", "cache", "source"]
     print_table(
         None,
         columns,
@@ -36,7 +44,7 @@ def list_models(config: "Config", task: Task = None, as_json: Json = False) -> N
                 f"{row['name']} *" if row["needed"] else row["name"],
                 row["task"],
                 row["runtime"],
-                f"{row['bytes'] / 1e6:.1f}" if row["bytes"] else None,
+                size_text(row["bytes"]),
                 row["licence"] + (" (restricted)" if row["restricted"] else ""),
                 "yes" if row["cached"] else "no",
                 row["source"],
@@ -44,7 +52,17 @@ def list_models(config: "Config", task: Task = None, as_json: Json = False) -> N
             for row in rows
         ],
     )
-    console().print("* needed by the enabled enrichers")
+    if len(rows) < total:
+        console().print(f"{total - len(rows)} more are in the catalogue: --all lists them.")
+    else:
+        console().print("* needed by the enabled enrichers")
+
+
+def size_text(size: int | None) -> str:
+    """Bytes in the unit that suits them; nothing where they are not known."""
+    if not size:
+        return ""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 @app.command()

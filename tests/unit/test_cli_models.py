@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from daemon.cli.models import app
+from daemon.cli.models import app, size_text
 from enrichers.errors import ModelMissing, ModelUnknown
 
 GRAPH = b"a graph"
@@ -52,7 +52,12 @@ def test_list_knows_the_built_in_models_and_the_users(config: Path) -> None:
     assert found["mine"]["task"] == "objects"
     assert found["centerface"]["cached"] is False
     assert found["centerface"]["needed"] is False  # no enabled enricher asks for it
-    assert "mine" in models(config, "list").stdout
+    assert "mine" in models(config, "list", "--all").stdout
+    assert "mine" not in models(config, "list").stdout  # what no enabled enricher needs
+
+
+def test_sizes_are_readable() -> None:
+    assert [size_text(size) for size in (None, 900, 99_900, 26_300_000)] == ["", "0.9 kB", "99.9 kB", "26.3 MB"]
 
 
 def test_list_can_be_of_one_task(config: Path) -> None:
