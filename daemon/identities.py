@@ -20,6 +20,7 @@ from pymongo import InsertOne, UpdateOne
 from daemon.calibration import Calibration, Calibrations
 from daemon.clustering import Constraints, Faces, cluster, grow
 from daemon.config import Identities as Settings
+from daemon.exclusive import exclusive
 from daemon.exemplars import Exemplars
 from daemon.recluster import NO_CHANGES, Changes, Flow, Member, New, changes, flows, match_identities
 from daemon.store import faces as face_store
@@ -29,6 +30,7 @@ from daemon.store import recluster as state_store
 from daemon.store.collections import Collections, Document
 from daemon.store.faces import FORGOTTEN, IGNORED, NOT_A_FACE, batches
 from daemon.store.identities import ACTIVE, HIDDEN, MERGED, Exemplar, Identity
+from daemon.store.leases import LeaseStore
 from daemon.store.links import CANNOT, MUST, Link
 from daemon.store.vectors import stack, to_binary
 
@@ -222,9 +224,18 @@ async def recluster(
     Only faces that no recluster has looked at, and what lies near them, are clustered, until so many came that it is
     time to look at all again; `full` does so at once. Where nothing is new, nothing changes. The clustering runs in
     `executor`, by default a process of its own, and what else takes long in threads, so that the daemon goes on
-    enriching and renews its leases. Raises CalibrationInvalid, and
-    CalibrationMissing where nobody calibrated the embedding model: everything then stays as it is.
+    enriching and renews its leases. A recluster that another process is at is waited for. Raises CalibrationInvalid,
+    and CalibrationMissing where nobody calibrated the embedding model: everything then stays as it is.
     """
+    if dry_run:
+        return await _recluster(collections, settings, True, full, executor)
+    async with exclusive(LeaseStore(collections), "recluster"):
+        return await _recluster(collections, settings, False, full, executor)
+
+
+async def _recluster(
+    collections: Collections, settings: Settings, dry_run: bool, full: bool, executor: Executor | None
+) -> ReclusterReport:
     started = time.monotonic()
     model = await active_model(collections)
     known = await identity_store.load(collections)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
+from pymongo.errors import DuplicateKeyError
 
+from daemon.clock import utc_now
 from daemon.store.collections import Collections, Document
 
 #: parts of the collection by hash of the documentKey; never changed, or daemons of two versions would disagree
@@ -58,8 +60,8 @@ class Table:
 
 
 class LeaseStore:
-    """The documents of `enrichd_leases`: `table`, and one for each member. Every change is a comparison and a write
-    in one, so that of two daemons one wins."""
+    """The documents of `enrichd_leases`: `table`, one for each member, and one for each work that is under way alone.
+    Every change is a comparison and a write in one, so that of two daemons one wins."""
 
     def __init__(self, collections: Collections) -> None:
         self._leases = collections.leases
@@ -130,6 +132,20 @@ class LeaseStore:
             change[path] = {"$cond": [{"$eq": [f"${path}", member.id]}, None, f"${path}"]}
         await self._leases.update_one({"_id": _TABLE}, [{"$set": change}])
         await self._leases.delete_one({"_id": _id(member.id)})
+
+    async def seize(self, name: str, holder: str, lifetime_s: float) -> bool:
+        """Takes or renews the turn at the work `name` for `lifetime_s` seconds; False while another holder has it."""
+        now = utc_now()
+        free = {"_id": f"work:{name}", "$or": [{"holder": holder}, {"expires": {"$lt": now}}]}
+        change = {"$set": {"holder": holder, "expires": now + timedelta(seconds=lifetime_s)}}
+        try:
+            await self._leases.update_one(free, change, upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def leave(self, name: str, holder: str) -> None:
+        await self._leases.delete_one({"_id": f"work:{name}", "holder": holder})
 
     async def take(self, id: str, buckets: Iterable[int]) -> None:
         """Takes those of `buckets` that are free."""
