@@ -43,6 +43,9 @@ LARGE, CLEAR = 24, 0.85
 MARGIN = 0.03
 #: share of a picture from which on all of it is looked at closely
 WHOLE = 0.6
+#: lines in the first look from which on a picture is a page: all of it is looked at closely, as small print on it
+#: leaves fainter traces than its large lines
+PAGE = 8
 #: areas of one picture that are looked at closely, and separate traces from which on all of it is
 MAX_AREAS, MAX_TRACES = 4, 24
 #: shorter side in pixels for the close look (RapidOCR's default), and how much a picture is enlarged for it at most
@@ -161,6 +164,8 @@ def split(look: Map, height: int, width: int) -> tuple[TextBoxes, list[Area]]:
     factor = np.array([look.shape[1] / width, look.shape[0] / height])
     for quad in settled.quads:
         cv2.fillPoly(rest, [np.round(quad * factor).astype(np.int32)], (0,))
+    if len(rough) >= PAGE:
+        return TextBoxes(rough.quads[:0], rough.scores[:0]), [Area(slice(0, height), slice(0, width))]
     if not rest.any():
         return settled, []
     margin = max(4, round(MARGIN * max(look.shape)))

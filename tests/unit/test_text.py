@@ -16,6 +16,7 @@ from enrichers.image import Facts, Image, Pixels
 from enrichers.loading import ProcessLoader
 from enrichers.tesseract import program_version
 from enrichers.text import Text
+from enrichers.text_detection import PAGE, Area, split
 from enrichers.weights import ModelStore
 
 
@@ -144,6 +145,17 @@ def test_small_text_in_a_large_picture(text: Text) -> None:
 def test_a_setting_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingInvalid):
         Text({**Text.defaults, **settings})
+
+
+def test_a_page_is_looked_at_as_a_whole() -> None:
+    look = np.zeros((320, 448), np.float32)
+    for line in range(PAGE):
+        look[20 + 30 * line : 24 + 30 * line, 40:200] = 0.9  # small print, some of which leaves no trace at this size
+    _, areas = split(look, 640, 896)
+    assert areas == [Area(slice(0, 640), slice(0, 896))]
+    look[20:24] = 0
+    _, areas = split(look, 640, 896)
+    assert areas != [Area(slice(0, 640), slice(0, 896))]
 
 
 def test_another_engine_is_another_fingerprint() -> None:
