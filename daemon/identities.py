@@ -4,13 +4,12 @@ import asyncio
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from bson import ObjectId
@@ -33,8 +32,7 @@ from daemon.store.identities import ACTIVE, HIDDEN, MERGED, Exemplar, Identity
 from daemon.store.leases import LeaseStore
 from daemon.store.links import CANNOT, MUST, Link
 from daemon.store.vectors import stack, to_binary
-
-T = TypeVar("T")
+from daemon.workers import apart
 
 #: faces that stand for an identity when a new face is compared with it
 EXEMPLARS = 8
@@ -254,7 +252,10 @@ async def _recluster(
         work = partial(cluster, loaded.faces, calibration, limits)
         if not full:
             work = partial(grow, loaded.faces, labels, loaded.new, calibration, limits)
-        labels = await elsewhere(work, executor)
+        if executor is None:
+            labels = await apart("recluster", work)
+        else:
+            labels = await asyncio.get_running_loop().run_in_executor(executor, work)
     change = await asyncio.to_thread(plan, loaded, known, links, labels, settings.min_faces)
     if not dry_run:
         now = datetime.now(UTC)
@@ -283,15 +284,6 @@ def told(flow: Flow, known: Mapping[ObjectId, Identity], change: Plan) -> Docume
         return {"identity": id, "name": name, "new": id in change.created}
 
     return {"faces": flow.faces, "from": end(flow.source), "to": end(flow.target)}
-
-
-async def elsewhere(work: Callable[[], T], executor: Executor | None) -> T:
-    """Runs `work` outside the event loop: in `executor`, or in a process that ends with it."""
-    loop = asyncio.get_running_loop()
-    if executor is not None:
-        return await loop.run_in_executor(executor, work)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return await loop.run_in_executor(pool, work)
 
 
 def due(state: Document | None, loaded: Loaded, calibration: Calibration, settings: Settings) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import itertools
 import multiprocessing
+import os
 import pickle
 import queue
 import signal
@@ -12,9 +13,11 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from enrichers.errors import EnrichdError
+
+T = TypeVar("T")
 
 _SPAWN = multiprocessing.get_context("spawn")
 #: seconds that a worker may take to end by itself before it is killed
@@ -42,6 +45,9 @@ def enter_worker() -> None:
         pr_set_pdeathsig = 1  # prctl(2)
         with contextlib.suppress(OSError):
             ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    daemon = multiprocessing.parent_process()
+    if daemon is not None and os.getppid() != daemon.pid:  # it ended before the line above
+        raise SystemExit
 
 
 class Worker:
@@ -183,3 +189,30 @@ def reply(connection: Connection, message: Any) -> None:
     """In a worker: sends one message; a daemon that has gone away is no error."""
     with contextlib.suppress(OSError):
         connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+async def apart(name: str, work: Callable[[], T]) -> T:
+    """What `work` returns or raises, run in a process of its own, which ends with this one and with the task that waits
+    for it. `work`, its result and its exception are pickled. Raises WorkerDied where the process ends early."""
+    worker = Worker(name, _serve_work)
+    try:
+        await worker.start()
+        raised, outcome = await worker.call(work)
+    finally:
+        worker.kill()
+        await worker.stop()
+    if raised:
+        raise outcome
+    return outcome  # type: ignore[no-any-return]
+
+
+def _serve_work(connection: Connection) -> None:
+    enter_worker()
+    reply(connection, ("ready", None))
+    while (message := receive(connection)) is not None:
+        number, work = message
+        try:
+            outcome = (False, work())
+        except Exception as error:
+            outcome = (True, error)
+        reply(connection, (number, outcome))
