@@ -13,10 +13,7 @@ from enrichers.contract import Network, Vector
 from enrichers.detection import Detections
 from enrichers.errors import SettingInvalid
 from enrichers.image import Pixels
-
-#: options of a catalogue entry that are the runtime's; where a graph has several inputs or outputs, `inputs` must name
-#: the one as `chips`, `outputs` the other as `embeddings`
-RUNTIME_OPTIONS = frozenset({"inputs", "outputs", "intermediate", "signature", "constants", "kind", "model"})
+from enrichers.runtimes import RUNTIME_OPTIONS
 
 #: chips in one call of the network: beyond it a CPU gains nothing and activations grow
 CHIPS_A_CALL = 16
@@ -58,7 +55,9 @@ class Preparation:
 
     @classmethod
     def parse(cls, model: str, options: Mapping[str, Any]) -> "Preparation":
-        """Raises SettingInvalid naming the model and the option that is missing, unknown or has an impossible value."""
+        """Where a graph has several inputs or outputs, the options `inputs` must name the one as `chips`, `outputs` the
+        other as `embeddings`. Raises SettingInvalid naming the model and the option that is missing, unknown or has an
+        impossible value."""
         own: dict[str, Any] = {key: v for key, v in options.items() if key not in RUNTIME_OPTIONS}
         own |= {key: tuple(v) for key, v in own.items() if isinstance(v, list)}
         try:

@@ -13,6 +13,7 @@ from enrichers.catalogue import Entry, nearest
 from enrichers.contract import Loader, Network
 from enrichers.errors import ModelCorrupt, SettingInvalid
 from enrichers.image import Pixels, resized
+from enrichers.runtimes import RUNTIME_OPTIONS
 from enrichers.windows import Boxes
 
 #: pictures given to a network in one call: more do not make a CPU faster, and cost memory
@@ -232,17 +233,13 @@ def open_detector(entry: Entry, loader: Loader) -> ObjectDetector:
     form = FORMS.get(entry.form or "")
     if form is None:
         raise SettingInvalid(f"model {entry.name!r} has form {entry.form!r}{nearest(entry.form or '', FORMS)}")
-    own = {key: value for key, value in entry.options.items() if key not in RUNTIME_OPTIONS}
+    own = {key: value for key, value in entry.options.items() if key not in {*RUNTIME_OPTIONS, "names"}}
     for key in own:
         if key not in form.options:
             raise SettingInvalid(f"model {entry.name!r}: unknown option {key!r}{nearest(key, form.options)}")
     detector = form(loader.network(entry.name), own, class_names(entry, loader))
     detector.detect([np.zeros((480, 640, 3), np.uint8)], 1.0)  # runtimes finish their graphs in the first call
     return detector
-
-
-#: options that the loader, the runtimes and `class_names` read
-RUNTIME_OPTIONS = ("inputs", "outputs", "signature", "constants", "names")
 
 
 def class_names(entry: Entry, loader: Loader) -> Sequence[str | None]:

@@ -22,6 +22,11 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)  #: what else the catalogue says of the model
 
 
+#: options of a catalogue entry that say how its graph is run; all others are the form's
+RUNTIME_OPTIONS = frozenset(
+    {"inputs", "outputs", "signature", "constants", "kind", "model", "intermediate", "session", "cpu_rows"}
+)
+
 #: stands for a graph's only input or output, whatever its name
 ONLY = "*"
 

@@ -234,3 +234,13 @@ def test_dlib_without_cuda_is_no_gpu() -> None:
         pytest.skip("this dlib has CUDA")
     with pytest.raises(DeviceUnavailable, match="CUDA"):
         open_graph("dlib", Path("x"), Plan(device="cuda", options={"kind": "cnn"}))
+
+
+def test_rows_are_taken_so_many_at_a_time_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network: Any = open_graph("onnx", onnx_graph(tmp_path), Plan(threads=1, options={"cpu_rows": 2}))
+    sizes: list[int] = []
+    called = network._called
+    monkeypatch.setattr(network, "_called", lambda feeds: sizes.append(len(feeds["image"])) or called(feeds))
+    images = np.random.default_rng(0).random((5, 2, 2, 3), np.float32)
+    assert network.run({"image": images})["score"] == pytest.approx(images.mean(axis=(1, 2, 3)) * FACTOR)
+    assert sizes == [2, 2, 1]
