@@ -10,7 +10,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from daemon.config import Config, ConfigInvalid, Mongo
-from daemon.embedded import EmbeddedServer, end, running
+from daemon.embedded import EmbeddedServer, end, exists, running
 from daemon.leases import live_daemons
 from daemon.store.collections import Collections, Document, open_collections
 from daemon.store.leases import LeaseStore
@@ -28,6 +28,10 @@ class ServerUnreachable(EnrichdError):
     """No MongoDB server answers."""
 
     transient = True
+
+
+class NoDatabase(EnrichdError):
+    """There is no database yet."""
 
 
 class CredentialsRefused(EnrichdError):
@@ -116,6 +120,16 @@ def explain(error: PyMongoError, address: str, timeout_s: float) -> EnrichdError
     return EnrichdError(f"The server at {address} answers with an error: {str(error).partition(', full error')[0]}")
 
 
+def require_database(config: Config) -> None:
+    """Raises NoDatabase where no server is configured and the embedded one has no data: only a daemon begins some, so
+    that a command asked in the wrong folder or as another user leaves no empty database behind."""
+    folder = config.embedded.folder
+    if config.mongo.uri is None and not exists(folder):
+        raise NoDatabase(
+            f"There is no database in {folder}: `enrichd run` starts one there, and mongo.uri (--uri) names another."
+        )
+
+
 @asynccontextmanager
 async def server_uri(config: Config) -> AsyncIterator[str]:
     """The configured server's URI, else that of the embedded server: the running one, or one that is started, and that
@@ -162,8 +176,9 @@ async def end_adopted(config: Config, collections: Collections) -> None:
 
 @asynccontextmanager
 async def connect(config: Config) -> AsyncIterator[Collections]:
-    """The open collections of a server that answered. Raises ConfigInvalid, ServerUnreachable, CredentialsRefused,
-    PrivilegeMissing, EmbeddedMissing or EmbeddedFailed."""
+    """The open collections of a server that answered. Raises NoDatabase, ConfigInvalid, ServerUnreachable,
+    CredentialsRefused, PrivilegeMissing, EmbeddedMissing or EmbeddedFailed."""
+    require_database(config)
     async with server_uri(config) as uri, open_client(config.mongo, uri) as client:
         await greet(client, config.mongo, uri)
         yield open_collections(client, config.mongo.database, config.mongo.collection)

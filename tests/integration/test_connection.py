@@ -10,6 +10,7 @@ from pymongo import MongoClient
 from daemon.config import Config, ConfigInvalid, load
 from daemon.connection import (
     CredentialsRefused,
+    NoDatabase,
     NoReplicaSet,
     PrivilegeMissing,
     ServerTooOld,
@@ -17,8 +18,9 @@ from daemon.connection import (
     connect,
     greet,
     open_client,
+    server_uri,
 )
-from daemon.embedded import EmbeddedFailed, EmbeddedServer, free_port, running
+from daemon.embedded import EmbeddedFailed, EmbeddedServer, exists, free_port, running
 from daemon.store.probe import try_privileges
 
 pytestmark = pytest.mark.integration
@@ -116,6 +118,8 @@ async def test_an_old_server_is_refused(server: EmbeddedServer) -> None:
 
 async def test_a_command_uses_the_running_embedded_server_or_starts_one(tmp_path: Path) -> None:
     config = _config(None, **{"embedded.data": tmp_path / "data"})
+    async with server_uri(config):  # as the daemon does, which alone begins an empty database
+        pass
     async with connect(config) as collections:
         await collections.images.insert_one({"_id": 1})
         started = running(config.embedded.folder)
@@ -124,6 +128,14 @@ async def test_a_command_uses_the_running_embedded_server_or_starts_one(tmp_path
             assert await again.images.count_documents({}) == 1
         assert running(config.embedded.folder) == started
     assert running(config.embedded.folder) is None
+
+
+async def test_a_command_begins_no_database(tmp_path: Path) -> None:
+    config = _config(None, **{"embedded.data": tmp_path / "data"})
+    with pytest.raises(NoDatabase, match="enrichd run"):
+        async with connect(config):
+            pass
+    assert not exists(tmp_path)
 
 
 def test_a_second_server_on_the_same_data_leaves_the_first_alone(tmp_path: Path) -> None:

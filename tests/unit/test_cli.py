@@ -92,6 +92,37 @@ def test_the_documented_configuration_is_accepted(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["enrichers"]["objects"] == {"min_score": 0.5}
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "failures",
+        "verify",
+        "reprocess",
+        "recluster --dry-run",
+        "migrate up",
+        "add --root . .",
+        "search picture.png",
+        "faces export out --from-db",
+        "identities list",
+        "identities name nobody Ada",
+    ],
+)
+def test_without_a_database_a_command_says_so_and_makes_nothing(tmp_path: Path, command: str) -> None:
+    (tmp_path / "picture.png").write_bytes(b"")
+    result = enrichd(*command.split(), folder=tmp_path, HOME=str(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("enrichd: There is no database in ") and "`enrichd run`" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("command", ["config", "doctor", "models list", "models licences", "models verify"])
+def test_a_command_that_looks_makes_nothing(tmp_path: Path, command: str) -> None:
+    assert enrichd(*command.split(), folder=tmp_path, HOME=str(tmp_path)).stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_command_suggests_the_right_one() -> None:
     result = enrichd("versoin")
     assert result.returncode == 2
