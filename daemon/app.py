@@ -443,6 +443,8 @@ def inference_settings(setup: Setup, cores: int) -> InferenceSettings:
         device=setup.device,
         threads=cores,
         memory_bytes=setup.config.pipeline.task_memory_mb << 20,
+        gpu_memory_mb=setup.config.pipeline.gpu_memory_mb,
+        tensorrt=setup.config.pipeline.tensorrt,
     )
 
 

@@ -101,6 +101,12 @@ class Models(Section):
 
 class Pipeline(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run")
+    gpu_memory_mb: int = Field(
+        0, ge=0, description="memory of a GPU that models may take, in MB, beside the driver's own; 0: what there is"
+    )
+    tensorrt: bool = Field(
+        False, description="run models of fixed picture size with TensorRT on a GPU; it first builds them for minutes"
+    )
     decode_workers: int = Field(0, ge=0, description="processes that decode images; 0: half the cores, at least one")
     threads: int = Field(0, ge=0, description="cores that inference may use; 0: all")
     in_flight: int = Field(32, ge=1, description="images worked on at a time")

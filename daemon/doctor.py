@@ -20,6 +20,7 @@ from daemon.store.leases import LeaseStore
 from daemon.store.probe import try_privileges
 from daemon.store.state import State
 from enrichers.errors import EnrichdError
+from enrichers.loading import tensorrt_is_there
 from migrations.steps import newest, pending
 
 #: MB that stay free in shared memory beside the decoded pixels: results, thumbnails, the runtimes' own use
@@ -47,7 +48,7 @@ async def examine(config: Config) -> list[Finding]:
     setup: Setup | None = None
     try:
         setup = Setup.of(config)
-        findings.append(Finding("device", True, f"models run on {setup.device}"))
+        findings.append(_device(setup))
         findings.append(Finding("enrichers", True, ", ".join(setup.plan.names)))
         findings.append(_weights(setup))
         findings.append(_calibration(setup))
@@ -80,6 +81,23 @@ def _embedded(folder: Path) -> Finding:
         return Finding("server", False, "the embedded server is not installed", remedy)
     remedy = "`enrichd run` starts one there, and mongo.uri (--uri) names another."
     return Finding("server", True, f"there is no database in {folder} yet", remedy)
+
+
+def _device(setup: Setup) -> Finding:
+    """What the configuration comes to; where a daemon runs, its own finding says what its worker got."""
+    if setup.device == "cpu":
+        return Finding("device", True, "models run on cpu")
+    catalogue = setup.store.catalogue
+    here = [name for name in setup.weights() if catalogue.entry(name).runtime == "litert"]
+    message = f"models run on {setup.device}" + (f", {', '.join(here)} (LiteRT) on cpu" if here else "")
+    if setup.config.pipeline.tensorrt and not tensorrt_is_there():
+        return Finding(
+            "device",
+            False,
+            f"{message}; pipeline.tensorrt is on and ONNX Runtime has no TensorRT",
+            "Install an ONNX Runtime with TensorRT, or set pipeline.tensorrt = false.",
+        )
+    return Finding("device", True, message)
 
 
 def _weights(setup: Setup) -> Finding:
@@ -162,7 +180,8 @@ async def _daemons(collections: Collections) -> list[Finding]:
             try:
                 health = (await http.get(f"{member.url}/readyz")).json()
                 wrong = [f"{check['name']}: {check['message']}" for check in health["checks"] if not check["ok"]]
-                message = "; ".join(wrong) or f"well ({member.url})"
+                device = [check["message"] for check in health["checks"] if check["name"] == "device"]
+                message = "; ".join(wrong) or "; ".join([f"well ({member.url})", *device])
                 findings.append(Finding(f"daemon {member.pid}", not wrong, message, remedy if wrong else None))
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 message = f"does not answer at {member.url}: {error or type(error).__name__}"

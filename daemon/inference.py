@@ -40,9 +40,10 @@ class Unit:
     concurrent: bool = False  #: whether several batches of it may run side by side
 
 
-def lanes_of(units: Sequence[Unit], cores: int) -> int:
-    """How many batches an inference worker runs side by side."""
-    return max(1, min(len(units), cores))
+def lanes_of(units: Sequence[Unit], cores: int, device: str = "cpu") -> int:
+    """How many batches an inference worker runs side by side: on a GPU two at least, so that it computes one while the
+    processor prepares the other."""
+    return max(2 if device == "cuda" else 1, min(len(units), cores))
 
 
 def units_of(enrichers: Sequence[Enricher]) -> tuple[Unit, ...]:
@@ -98,9 +99,11 @@ class InferenceSettings:
     settings: Mapping[str, Mapping[str, Any]]
     cache: Path
     entries: Mapping[str, Any]  #: the user's own catalogue entries
-    device: str
+    device: str  #: "cpu" or "cuda"
     threads: int  #: cores to use in all
     memory_bytes: int = 8 << 30  #: of the process that tries a suspect image alone
+    gpu_memory_mb: int = 0  #: of a GPU that all networks together may take; 0: what there is
+    tensorrt: bool = False  #: whether TensorRT runs the graphs that suit it
 
 
 def serve_inference(connection: Connection, settings: InferenceSettings) -> None:
@@ -112,7 +115,7 @@ def serve_inference(connection: Connection, settings: InferenceSettings) -> None
         reply(connection, ("error", type(error).__name__, str(error)))
         return
     units = units_of(list(enrichers.values()))
-    lanes = lanes_of(units, settings.threads)
+    lanes = lanes_of(units, settings.threads, device)
     _Lanes(connection, {unit.name: unit for unit in units}, enrichers, device).serve(lanes)
 
 
@@ -120,15 +123,17 @@ def _load(settings: InferenceSettings) -> tuple[dict[str, Enricher], str]:
     """The loaded enrichers, and the device that they were given."""
     from enrichers import registry
     from enrichers.catalogue import Catalogue
-    from enrichers.loading import ProcessLoader
+    from enrichers.loading import Gpu, ProcessLoader
     from enrichers.weights import ModelStore
 
     catalogue = Catalogue.load(settings.entries, settings.cache)
     enrichers = registry.enabled(settings.names, lambda name: settings.settings.get(name, {}), catalogue)
     enrichers = [enricher for enricher in enrichers if enricher.name in settings.names]
-    lanes = lanes_of(units_of(enrichers), settings.threads)
+    lanes = lanes_of(units_of(enrichers), settings.threads, settings.device)
     store = ModelStore(settings.cache, catalogue, offline=True)
-    loader = ProcessLoader(store, settings.device, max(1, settings.threads // lanes))
+    weights = [weights.name for enricher in enrichers for weights in enricher.weights()]
+    gpu = Gpu(settings.gpu_memory_mb, settings.tensorrt).share(catalogue, weights)
+    loader = ProcessLoader(store, settings.device, max(1, settings.threads // lanes), gpu)
     failures: list[BaseException] = []
 
     def load(enricher: Enricher) -> None:

@@ -1,14 +1,20 @@
 """Loads networks for enrichers, each once a process, on one device."""
 
 import ctypes
+import hashlib
 import importlib
 import importlib.util
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from enrichers.catalogue import Catalogue
 from enrichers.contract import Network
 from enrichers.errors import DeviceUnavailable, SettingInvalid
 from enrichers.runtimes import Plan, open_graph
+from enrichers.runtimes.providers import CUDA, TENSORRT
 from enrichers.weights import Builder, ModelStore
 
 
@@ -46,21 +52,47 @@ def _gpus() -> int:
 
 
 def _onnxruntime_has_cuda() -> bool:
+    return CUDA in _providers()
+
+
+def tensorrt_is_there() -> bool:
+    """Whether the installed ONNX Runtime can hand graphs to TensorRT; its libraries are another matter."""
+    return TENSORRT in _providers()
+
+
+def _providers() -> list[str]:
+    """The execution providers of the installed ONNX Runtime."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return False
+        return []
     import onnxruntime
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return list(onnxruntime.get_available_providers())
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the networks of a process may take of a GPU, and by which means."""
+
+    memory_mb: int = 0  #: of all networks together, where they are loaded for `share`; 0: what there is
+    tensorrt: bool = False  #: whether TensorRT runs the graphs that suit it
+
+    def share(self, catalogue: Catalogue, names: Iterable[str]) -> "Gpu":
+        """What each of the models `names` may take where all of them are loaded: ONNX Runtime limits the memory of a
+        session, TensorFlow that of a process, and neither knows of the other."""
+        runtimes = [catalogue.entry(name).runtime for name in set(names)]
+        count = runtimes.count("onnx") + ("tensorflow" in runtimes)
+        return replace(self, memory_mb=-(-self.memory_mb // max(1, count)))
 
 
 class ProcessLoader:
     """Gives the enrichers of one process their networks (`contract.Loader`)."""
 
-    def __init__(self, store: ModelStore, device: str = "cpu", threads: int = 1) -> None:
-        """`device` is "auto", "cpu" or "cuda". Raises DeviceUnavailable."""
+    def __init__(self, store: ModelStore, device: str = "cpu", threads: int = 1, gpu: Gpu | None = None) -> None:
+        """`device` is "auto", "cpu" or "cuda"; `gpu`: what each network may take. Raises DeviceUnavailable."""
         self.store = store
         self.device = resolve_device(device)
         self.threads = threads
+        self._gpu = gpu or Gpu()
         self._networks: dict[str, Network] = {}
         self._locks: dict[str, threading.Lock] = {}
 
@@ -75,16 +107,26 @@ class ProcessLoader:
     def _open(self, name: str) -> Network:
         entry = self.store.catalogue.entry(name)
         options: dict[str, Any] = dict(entry.options)
+        store, derive = self.store, entry.derive
+        path = store.derived(name, _builder(derive)) if derive else store.verify(name)
         plan = Plan(
             device=self.device,
             threads=self.threads,
             inputs=options.pop("inputs", {}),
             outputs=options.pop("outputs", {}),
             options=options,
+            gpu_memory_mb=self._gpu.memory_mb,
+            tensorrt=self._engines(name, path) if self._gpu.tensorrt and self.device == "cuda" else None,
         )
-        store, derive = self.store, entry.derive
-        path = store.derived(name, _builder(derive)) if derive else store.verify(name)
         return open_graph(entry.runtime, path, plan)
+
+    def _engines(self, name: str, path: Path) -> Path:
+        """Where TensorRT keeps what it builds of this graph; those of other weights, or of another ONNX Runtime, are
+        never taken for it."""
+        import onnxruntime
+
+        state = f"{path.name}\0{self.store.catalogue.sha256(name)}\0{onnxruntime.__version__}"
+        return self.store.cache / "tensorrt" / f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
 
     def path(self, name: str) -> str:
         """The weight file, after its hash was checked. Raises ModelUnknown, ModelMissing, ModelCorrupt."""

@@ -17,6 +17,8 @@ class Plan:
 
     device: str = "cpu"  #: "cpu" or "cuda"
     threads: int = 1  #: threads for one call
+    gpu_memory_mb: int = 0  #: memory of a GPU that the graph may take; 0: what there is
+    tensorrt: Path | None = None  #: folder of the engines that TensorRT builds for the graph; None: it is not used
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  #: what else the catalogue says of the model
@@ -24,7 +26,18 @@ class Plan:
 
 #: options of a catalogue entry that say how its graph is run; all others are the form's
 RUNTIME_OPTIONS = frozenset(
-    {"inputs", "outputs", "signature", "constants", "kind", "model", "intermediate", "session", "cpu_rows"}
+    {
+        "inputs",
+        "outputs",
+        "signature",
+        "constants",
+        "kind",
+        "model",
+        "intermediate",
+        "session",
+        "cpu_rows",
+        "gpu_rows",
+    }
 )
 
 #: stands for a graph's only input or output, whatever its name

@@ -43,16 +43,7 @@ class FrozenNetwork:
                 self._fetches = {name: graph.as_graph_element(_tensor_name(t)) for name, t in plan.outputs.items()}
             except (DecodeError, KeyError, ValueError) as error:
                 raise ModelCorrupt(f"{path} is not the frozen graph that the catalogue describes: {error}") from error
-            options = tf.compat.v1.ConfigProto(
-                intra_op_parallelism_threads=plan.threads,
-                inter_op_parallelism_threads=-1,  # in the caller's thread: calls from two threads run side by side
-                allow_soft_placement=True,  # some operations have no kernel for a GPU
-            )
-            if plan.device == "cuda":
-                options.gpu_options.allow_growth = True
-            else:
-                options.device_count["GPU"] = 0
-            self._session = tf.compat.v1.Session(graph=graph, config=options)
+            self._session = tf.compat.v1.Session(graph=graph, config=session_options(tf, plan))
         self._warm = False
 
     @property
@@ -70,6 +61,22 @@ class FrozenNetwork:
             self._warm = True
             _give_back_memory()
         return answer
+
+
+def session_options(tf: Any, plan: Plan) -> Any:
+    """The ConfigProto of a session: its threads, its device and the memory that it may take there."""
+    options = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=plan.threads,
+        inter_op_parallelism_threads=-1,  # in the caller's thread: calls from two threads run side by side
+        allow_soft_placement=True,  # some operations have no kernel for a GPU
+    )
+    if plan.device == "cpu":
+        options.device_count["GPU"] = 0
+    elif plan.gpu_memory_mb:
+        options.gpu_options.experimental.virtual_devices.add(memory_limit_mb=[plan.gpu_memory_mb])
+    else:
+        options.gpu_options.allow_growth = True
+    return options
 
 
 def _only_needed(definition: Any, outputs: Sequence[str]) -> Any:
@@ -138,7 +145,7 @@ def open_tensorflow(path: Path, plan: Plan) -> FrozenNetwork | SavedModelNetwork
 
 
 def _tensorflow(plan: Plan) -> Any:
-    """TensorFlow, set to the plan's device and threads; for SavedModels the first network of a process decides both."""
+    """TensorFlow, set to the plan's device, threads and memory; the first network of a process decides them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
@@ -154,7 +161,11 @@ def _tensorflow(plan: Plan) -> Any:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         if plan.device == "cuda":
             for gpu in gpus:
-                tf.config.experimental.set_memory_growth(gpu, True)
+                if plan.gpu_memory_mb:
+                    limit = tf.config.LogicalDeviceConfiguration(memory_limit=plan.gpu_memory_mb)
+                    tf.config.set_logical_device_configuration(gpu, [limit])
+                else:
+                    tf.config.experimental.set_memory_growth(gpu, True)
         else:
             tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
