@@ -1,7 +1,7 @@
 """Checks the promises over the whole database: nothing lost, nothing stale, nothing twice, nothing orphaned."""
 
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,23 +24,37 @@ class Violation:
     message: str
 
 
-async def verify(config: Config, collections: Collections) -> AsyncIterator[Violation]:
-    """Every violation, while the collection is at rest; work that is under way shows as `lost` or `stale`."""
+@dataclass(slots=True)
+class Verified:
+    """What was looked at, and what is wrong with it."""
+
+    documents: int = 0  #: image documents that are enriched
+    faces: int = 0  #: those that are not detached
+    identities: int = 0
+    violations: list[Violation] = field(default_factory=list)
+
+
+async def verify(config: Config, collections: Collections) -> Verified:
+    """Looks at everything, while the collection is at rest; work that is under way shows as `lost` or `stale`."""
     active = await State(collections).plan()
     plan = active.plan if active else Plan(())
     now = datetime.now(UTC)
+    verified = Verified()
+    wrong = verified.violations
     explained = await stored.set_aside(collections)
     async for image in stored.images(collections, config.images.source, config.images.filter, plan):
+        verified.documents += 1
         known = encode({"_id": image.image.key["_id"]}) in explained
-        for violation in _of_faces(image, image.image.key["_id"]) if known else of_image(image, plan, now):
-            yield violation
-    async for face in stored.faces_without_image(collections):
-        yield Violation("orphaned face", face, "its image is gone")
+        wrong += _of_faces(image, image.image.key["_id"]) if known else of_image(image, plan, now)
+    async for face, has_image in stored.faces(collections):
+        verified.faces += 1
+        if not has_image:
+            wrong.append(Violation("orphaned face", face, "its image is gone"))
     counts, missing = await stored.identity_counts(collections)
-    for violation in of_identities(counts):
-        yield violation
-    for face, identity in missing:
-        yield Violation("orphaned face", face, f"its identity {identity} is gone")
+    verified.identities = len(counts)
+    wrong += of_identities(counts)
+    wrong += [Violation("orphaned face", face, f"its identity {identity} is gone") for face, identity in missing]
+    return verified
 
 
 def of_image(entry: ImageWithFaces, plan: Plan, now: datetime) -> Iterator[Violation]:

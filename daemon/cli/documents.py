@@ -345,18 +345,25 @@ def verify(config: "Config", as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from daemon.connection import connect
-    from daemon.verification import verify as find_violations
+    from daemon.verification import verify as look
 
     async def work() -> None:
         async with connect(config) as collections:
-            found = [violation async for violation in find_violations(config, collections)]
+            verified = await look(config, collections)
+        violations = verified.violations
+        checked = {name: getattr(verified, name) for name in ("documents", "faces", "identities")}
         if as_json:
-            print_json({"violations": [asdict(violation) for violation in found]})
-        elif found:
-            print_table(None, ["what", "id", "why"], [[v.kind, v.id, v.message] for v in found])
+            print_json({"checked": checked, "violations": [asdict(violation) for violation in violations]})
         else:
-            print("nothing lost, stale, duplicated or orphaned")
-        if found:
+            if violations:
+                print_table(None, ["what", "id", "why"], [[v.kind, v.id, v.message] for v in violations])
+            looked = (
+                f"{counted(verified.documents, 'document')}, {counted(verified.faces, 'face')} and "
+                f"{counted(verified.identities, 'identity', 'identities')} checked"
+            )
+            fine = "nothing lost, stale, duplicated or orphaned"
+            print(f"{looked}: {counted(len(violations), 'violation') if violations else fine}")
+        if violations:
             raise typer.Exit(1)
 
     run_async(work())

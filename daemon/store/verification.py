@@ -83,24 +83,24 @@ async def _with_faces(collections: Collections, documents: Sequence[Document], s
     ]
 
 
-async def faces_without_image(collections: Collections) -> AsyncIterator[Any]:
-    """Ids of the faces whose image is gone; detached ones may outlive it."""
+async def faces(collections: Collections) -> AsyncIterator[tuple[Any, bool]]:
+    """The id of every face, and whether its image is there; without the detached ones, which may outlive it."""
     chunk: list[Document] = []
     async for face in collections.faces.find({"detached": {"$ne": True}}, {"image": 1}):
         chunk.append(face)
         if len(chunk) == CHUNK:
-            for id in await _homeless(collections, chunk):
-                yield id
+            for found in await _with_image(collections, chunk):
+                yield found
             chunk = []
-    for id in await _homeless(collections, chunk):
-        yield id
+    for found in await _with_image(collections, chunk):
+        yield found
 
 
-async def _homeless(collections: Collections, faces: Sequence[Document]) -> list[Any]:
+async def _with_image(collections: Collections, faces: Sequence[Document]) -> list[tuple[Any, bool]]:
     ids = [face["image"]["_id"] for face in faces]
     cursor = collections.images.find({"_id": {"$in": ids}}, {"_id": 1})
     there = {encode({"_id": document["_id"]}) async for document in cursor}
-    return [face["_id"] for face in faces if encode({"_id": face["image"]["_id"]}) not in there]
+    return [(face["_id"], encode({"_id": face["image"]["_id"]}) in there) for face in faces]
 
 
 async def identity_counts(collections: Collections) -> tuple[list[IdentityCounts], list[tuple[Any, Any]]]:

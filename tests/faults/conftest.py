@@ -197,7 +197,7 @@ class World:
         from daemon.verification import verify
 
         await recluster(self.collections, self.config().identities)
-        return [str(violation) async for violation in verify(self.config(), self.collections)]
+        return [str(violation) for violation in (await verify(self.config(), self.collections)).violations]
 
     async def fail(self, *commands: str, times: int = 1, **data: Any) -> None:
         """Makes the server fail the next `times` calls of these commands."""

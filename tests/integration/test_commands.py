@@ -287,7 +287,10 @@ async def test_verify_finds_what_is_wrong(harness: Harness, enrichd: Command) ->
         )
         await enrichd("wait", "--all", "--timeout", "30")
     sound = await enrichd("verify", "--json")
-    assert (sound.code, sound.json) == (0, {"violations": []})  # an unreadable document is explained
+    checked = {"documents": 3, "faces": 0, "identities": 0}
+    assert (sound.code, sound.json) == (0, {"checked": checked, "violations": []})  # the unreadable one is explained
+    text = (await enrichd("verify")).out
+    assert text == "3 documents, 0 faces and 0 identities checked: nothing lost, stale, duplicated or orphaned\n"
     await images.update_one({"_id": 1}, {"$set": {"enrichments.standin.run.fingerprint": "0" * 16}})
     await images.insert_one({"_id": 4, "source": "new.png"})
     face = {"image": {"_id": 99}, "box": [0, 0, 1, 1], "embeddings": {}, "identity": None, "detached": False}
@@ -297,6 +300,8 @@ async def test_verify_finds_what_is_wrong(harness: Harness, enrichd: Command) ->
     )
     broken = await enrichd("verify", "--json")
     assert broken.code == 1
+    assert broken.json["checked"] == {"documents": 4, "faces": 1, "identities": 1}
+    assert "4 documents, 1 face and 1 identity checked: 5 violations\n" in (await enrichd("verify")).out
     found = {(violation["kind"], str(violation["id"])) for violation in broken.json["violations"]}
     assert found == {
         ("stale", "1"),
