@@ -245,7 +245,7 @@ def _look(database: Any, collection: str, report: Report) -> None:
         shown = {"enrichments.faces.items.identity": identity["_id"]}
         sources = [document["source"] for document in database[collection].find(shown).sort("source")]
         report.identities.append(
-            {"id": identity["_id"], "name": identity.get("name"), "faces": identity["face_count"], "images": sources}
+            {"_id": identity["_id"], "name": identity.get("name"), "faces": identity["face_count"], "images": sources}
         )
 
 
@@ -300,7 +300,7 @@ def _print(report: Report) -> None:
 
     from daemon.cli.options import print_table
 
-    people = {identity["id"]: f"person {chr(ord('A') + n % 26)}" for n, identity in enumerate(report.identities)}
+    people = {identity["_id"]: f"person {chr(ord('A') + n % 26)}" for n, identity in enumerate(report.identities)}
     rows = []
     for image in report.images:
         objects = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in image["objects"].items())
@@ -312,7 +312,7 @@ def _print(report: Report) -> None:
     rows = []
     for identity in report.identities:
         name = identity["name"] or "no name yet"
-        rows.append([people[identity["id"]], name, identity["faces"], ", ".join(identity["images"])])
+        rows.append([people[identity["_id"]], name, identity["faces"], ", ".join(identity["images"])])
     print()
     print_table("Identities", ["", "name", "faces", "photos"], rows)
     latency = f"What went wrong: {_enrichd()} failures --config {report.config}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.options import Json, configured, console, counted, print_json, print_table, run_async
+from daemon.cli.options import Json, as_document, configured, console, counted, print_json, print_table, run_async
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
@@ -285,15 +285,13 @@ def reprocess(
 @configured
 def failures(config: "Config", limit: Limit = 50, as_json: Json = False) -> None:
     """List the documents that are not complete, with the reasons."""
-    from dataclasses import asdict
-
     from daemon.connection import connect
 
     async def work() -> None:
         async with connect(config) as collections:
             troubles = [trouble async for trouble in open_reports(config, collections).troubles(limit or None)]
         if as_json:
-            print_json([asdict(trouble) for trouble in troubles])
+            print_json([as_document(trouble) for trouble in troubles])
             return
         if not troubles:
             print("no failures")
@@ -342,8 +340,6 @@ def retry(
 @configured
 def verify(config: "Config", as_json: Json = False) -> None:
     """Check that every document is complete or explained and every face owned; exit code 1 and a list otherwise."""
-    from dataclasses import asdict
-
     from daemon.connection import connect
     from daemon.verification import verify as look
 
@@ -353,7 +349,7 @@ def verify(config: "Config", as_json: Json = False) -> None:
         violations = verified.violations
         checked = {name: getattr(verified, name) for name in ("documents", "faces", "identities")}
         if as_json:
-            print_json({"checked": checked, "violations": [asdict(violation) for violation in violations]})
+            print_json({"checked": checked, "violations": [as_document(violation) for violation in violations]})
         else:
             if violations:
                 print_table(None, ["what", "id", "why"], [[v.kind, v.id, v.message] for v in violations])

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ import typer
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
 
     from daemon.config import Config
@@ -107,6 +109,13 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 def print_json(value: Any) -> None:
     """One JSON object on stdout; ids as strings, times as ISO 8601 with their zone."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+
+
+def as_document(entry: "DataclassInstance") -> dict[str, Any]:
+    """A dataclass about a document, for `print_json`: its `id` is the document's and stands under `_id`, as in all
+    documents."""
+    values = asdict(entry)
+    return {"_id" if name == "id" else name: value for name, value in values.items()}
 
 
 def _as_text(value: Any) -> str:

@@ -49,7 +49,7 @@ def search(config: "Config", picture: Picture, count: Count = 10, as_json: Json 
             proofs |= await similarity.keypoints(collections, [stored.ids[row] for row, _ in nearest])
             return [
                 {
-                    "id": stored.ids[match.index],
+                    "_id": stored.ids[match.index],
                     "source": stored.sources[match.index],
                     "same": match.same,
                     "score": round(match.score, 4),
@@ -68,7 +68,7 @@ def search(config: "Config", picture: Picture, count: Count = 10, as_json: Json 
         console().print("No image can be searched yet: the similarity enricher has not run.")
         return
     columns = ["id", "source", "same", "score", "agreeing"]
-    print_table(None, columns, [[_shown(match[column]) for column in columns] for match in found])
+    print_table(None, columns, [[_shown(value) for value in match.values()] for match in found])
 
 
 def _shown(value: Any) -> str:

@@ -45,7 +45,7 @@ async def test_promise_08_failures_are_told_and_requeued(world: World) -> None:
     assert all("next_attempt_at" not in document["enrichment"] for document in found.values()), "no attempt is left"
 
     told = json.loads(await enrichd(daemon, "failures", "--json"))
-    kinds = {(entry["id"], entry["type"]) for entry in told}
+    kinds = {(entry["_id"], entry["type"]) for entry in told}
     assert {("permanent", "Yellow"), ("transient", "Cyan"), ("away", "SourceMissing")} <= kinds
 
     world.paint("comes-later.png")

@@ -143,10 +143,10 @@ async def test_failures_tell_reasons_and_retry_asks_again(harness: Harness, enri
         await harness.state("gone", "unreadable")
         await harness.state("good")
         failures = (await enrichd("failures", "--json")).json
-        reasons = {(f["id"], f["enricher"]): (f["type"], f["state"]) for f in failures}
+        reasons = {(f["_id"], f["enricher"]): (f["type"], f["state"]) for f in failures}
         assert reasons["yellow", "standin"] == ("Yellow", "failed")
         assert reasons["gone", None] == ("SourceMissing", "unreadable")
-        assert "good" not in {f["id"] for f in failures}
+        assert "good" not in {f["_id"] for f in failures}
         lines = (await enrichd("failures")).out.splitlines()
         assert len(lines) == 1 + len(failures)  # the head, and a line for each
         assert any("this picture is yellow" in line for line in lines)
@@ -302,7 +302,7 @@ async def test_verify_finds_what_is_wrong(harness: Harness, enrichd: Command) ->
     assert broken.code == 1
     assert broken.json["checked"] == {"documents": 4, "faces": 1, "identities": 1}
     assert "4 documents, 1 face and 1 identity checked: 5 violations\n" in (await enrichd("verify")).out
-    found = {(violation["kind"], str(violation["id"])) for violation in broken.json["violations"]}
+    found = {(violation["kind"], str(violation["_id"])) for violation in broken.json["violations"]}
     assert found == {
         ("stale", "1"),
         ("lost", "4"),

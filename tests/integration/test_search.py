@@ -57,7 +57,7 @@ async def test_an_edited_copy_finds_its_image(
     assert found["left_out"] == 1
     assert len(found["matches"]) == 3
     best = found["matches"][0]
-    assert (best["id"], best["source"], best["same"]) == (str(stored[1]), "1.jpg", True)
+    assert (best["_id"], best["source"], best["same"]) == (str(stored[1]), "1.jpg", True)
     assert not any(match["same"] for match in found["matches"][1:])
 
 
