@@ -34,7 +34,6 @@ VALIDATORS: dict[str, dict[str, Any]] = {
     "enrichd_state": {"bsonType": "object"},
     "enrichd_leases": {"bsonType": "object"},
     "enrichd_failures": {"bsonType": "object", "required": ["error", "at"]},
-    "enrichd_requests": {"bsonType": "object"},
     "enrichd_links": {"bsonType": "object", "required": ["kind"]},
     "enrichd_audit": {"bsonType": "object", "required": ["action", "at"]},
 }

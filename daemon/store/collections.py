@@ -13,11 +13,10 @@ from pymongo.read_concern import ReadConcern
 Document = dict[str, Any]
 
 #: enrichd's own collections beside `faces` and `identities`
-STATE, LEASES, FAILURES, REQUESTS, LINKS, AUDIT = (
+STATE, LEASES, FAILURES, LINKS, AUDIT = (
     "enrichd_state",
     "enrichd_leases",
     "enrichd_failures",
-    "enrichd_requests",
     "enrichd_links",
     "enrichd_audit",
 )
@@ -37,7 +36,6 @@ class Collections:
     state: AsyncCollection[Document]
     leases: AsyncCollection[Document]
     failures: AsyncCollection[Document]
-    requests: AsyncCollection[Document]
     links: AsyncCollection[Document]
     audit: AsyncCollection[Document]
 
@@ -54,7 +52,6 @@ def open_collections(client: AsyncMongoClient[Document], database: str, images: 
         state=db[STATE],
         leases=db[LEASES],
         failures=db[FAILURES],
-        requests=db[REQUESTS],
         links=db[LINKS],
         audit=db[AUDIT],
     )
