@@ -30,6 +30,7 @@ from daemon.leases import Leases
 from daemon.metrics import Metrics
 from daemon.pipeline import Pipeline, Writer
 from daemon.plan import Plan
+from daemon.plural import counted
 from daemon.retry import RetryPolicy, backoff
 from daemon.schedule import Schedule
 from daemon.store.collections import Collections, open_collections
@@ -173,7 +174,7 @@ async def _confirm_backfill(
     waiting = await images.count_stale(None)
     if waiting and not (confirm is not None and confirm(waiting)):
         raise BackfillUnconfirmed(
-            f"The collection already holds {waiting} documents. `enrichd run --yes` starts on them; "
+            f"The collection already holds {counted(waiting, 'document')}: `enrichd run --yes` starts on them; "
             "images.filter in the configuration says which documents are enriched at all."
         )
 

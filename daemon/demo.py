@@ -22,6 +22,7 @@ from daemon.config import Config, as_toml, effective, load
 from daemon.demo_photos import Photo, write_megapixels, write_photos
 from daemon.embedded import EmbeddedServer, running
 from daemon.logs import READY
+from daemon.plural import counted
 from enrichers.errors import EnrichdError
 
 #: port of the demo's server where it is free, so that the printed mongosh line stays right
@@ -320,7 +321,8 @@ def _print(report: Report) -> None:
         p50, p95 = report.latency_ms["p50"], report.latency_ms["p95"]
         latency = f"A photo of one megapixel takes {p50:.0f} ms from insert to complete (p95 {p95:.0f} ms)."
     Console(highlight=False).print(
-        f"\n{report.complete} of {report.documents} documents complete in {report.seconds_to_complete:.1f} s.\n"
+        f"\n{report.complete} of {counted(report.documents, 'document')} complete "
+        f"in {report.seconds_to_complete:.1f} s.\n"
         f"{latency}\n\n"
         f"Data and photos  {Path(report.data).parent}\n"
         f"To go on         {_enrichd()} run --config {report.config}\n"

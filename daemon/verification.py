@@ -9,6 +9,7 @@ from bson import encode
 
 from daemon.config import Config
 from daemon.plan import Plan, Reason, decide
+from daemon.plural import counted
 from daemon.store import verification as stored
 from daemon.store.collections import Collections
 from daemon.store.state import State
@@ -109,8 +110,9 @@ def of_identities(counts: list[IdentityCounts]) -> Iterator[Violation]:
     """What is wrong with the identities' own counts."""
     for entry in counts:
         if entry.stated != entry.counted:
-            stated, counted = entry.stated, entry.counted
-            message = f"states {stated[0]} faces in {stated[1]} images, has {counted[0]} in {counted[1]}"
+            faces, images = entry.stated
+            stated = f"{counted(faces, 'face')} in {counted(images, 'image')}"
+            message = f"states {stated}, has {entry.counted[0]} in {entry.counted[1]}"
             yield Violation("wrong count", entry.id, message)
         if not entry.kept and entry.counted[0] == 0:
             yield Violation("empty identity", entry.id, "no face belongs to it, and no person named it")

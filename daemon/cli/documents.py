@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.options import Json, as_document, configured, console, counted, print_json, print_table, run_async
+from daemon.cli.options import Json, as_document, configured, console, print_json, print_table, run_async
+from daemon.plural import counted
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ async def wait_until_none(
                 return
             if not output.is_terminal and time.monotonic() - reported >= REPORT_S:
                 reported = time.monotonic()
-                print(f"{total - left} of {total} documents are finished", file=sys.stderr, flush=True)
+                print(f"{total - left} of {counted(total, 'document')} finished", file=sys.stderr, flush=True)
             if timeout_s is not None and time.monotonic() - started >= timeout_s:
                 raise WaitedTooLong(
-                    f"{left} of {total} documents are not finished after {timeout_s:g} s; does the daemon run?"
+                    f"{left} of {counted(total, 'document')} not finished after {timeout_s:g} s; does the daemon run?"
                 )
             await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - asked)))
 
@@ -119,7 +120,7 @@ def add(
     found = find_images(paths, recursive)
     if not found.files:
         hint = "" if recursive else " (--recursive looks into the folders below)"
-        raise NothingToAdd(f"There is no image to add{hint}; {found.skipped} other files were skipped.")
+        raise NothingToAdd(f"There is no image to add{hint}; {counted(found.skipped, 'other file')} skipped.")
     sources = [source_of(file, config.images.roots) for file in found.files]
 
     async def work() -> None:
@@ -138,7 +139,9 @@ def add(
                 if as_json:
                     print_json(counts)
                 else:
-                    print(f"{new} added, {counts['known']} known already, {found.skipped} other files skipped")
+                    print(
+                        f"{new} added, {counts['known']} known already, {counted(found.skipped, 'other file')} skipped"
+                    )
                 return
             await wait_until_none(collections, lambda: reports.unfinished(ids), timeout)
             await report_finished(reports, ids, as_json, **counts)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli.options import Json, configured, print_json, print_table, run_async, writable
+from daemon.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,7 +99,8 @@ def list_identities(
         print_json(found)
         return
     if not found:
-        print(f"none; {waiting} faces wait for the next recluster (`enrichd recluster` does it now)")
+        wait = "waits" if waiting == 1 else "wait"
+        print(f"none; {counted(waiting, 'face')} {wait} for the next recluster (`enrichd recluster` does it now)")
         return
     columns = ["id", "name", "faces", "images", "state", "seen on"]
     rows = [
@@ -403,7 +405,8 @@ def plot(
     names = [entry.name or str(entry.id)[-6:] for entry in known.values()]
     owner = np.array([numbers.get(identity, -1) for identity in loaded.identities])
     draw(arrange(loaded.faces.vectors, owner, names, seed), file)
-    print(f"{len(owner)} faces of {len(set(owner[owner >= 0].tolist()))} identities drawn into {file}")
+    people = counted(len(set(owner[owner >= 0].tolist())), "identity", "identities")
+    print(f"{counted(len(owner), 'face')} of {people} drawn into {file}")
 
 
 @app.command()
@@ -431,4 +434,4 @@ def forget(
     if as_json:
         print_json({"faces": count, "dry_run": dry_run})
     else:
-        print(f"{count} faces {'would be' if dry_run else 'are'} erased")
+        print(f"{counted(count, 'face')} {'to be erased' if dry_run else 'erased'}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli.options import Json, configured, console, print_json, print_table
+from daemon.plural import counted
 
 if TYPE_CHECKING:
     from daemon.config import Config
@@ -53,7 +54,7 @@ def list_models(
         ],
     )
     if len(rows) < total:
-        console().print(f"{total - len(rows)} more are in the catalogue: --all lists them.")
+        console().print(f"{counted(total - len(rows), 'more model')} in the catalogue; --all lists everything.")
     else:
         console().print("* needed by the enabled enrichers")
 
@@ -90,7 +91,7 @@ def pull(config: "Config", names: Names = None, as_json: Json = False) -> None:
     elif missing:
         print(f"Fetched {', '.join(missing)} into {store.cache}.")
     else:
-        print(f"All {len(wanted)} models are in {store.cache}.")
+        print(f"Nothing to fetch: {counted(len(wanted), 'model')} in {store.cache}.")
 
 
 @app.command()

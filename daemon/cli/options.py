@@ -124,11 +124,6 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number and its noun: `1 document`, `2 documents`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def console() -> "Console":
     """Where progress and remarks go: stderr, so that stdout is the answer alone."""
     from rich.console import Console

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli.options import Json, configured, console, print_json, print_table, run_async
+from daemon.plural import counted
 
 if TYPE_CHECKING:
     from daemon.config import Config
@@ -63,7 +64,8 @@ def search(config: "Config", picture: Picture, count: Count = 10, as_json: Json 
         print_json({"matches": found, "left_out": left_out})
         return
     if left_out:
-        console().print(f"{left_out} images are left out until they are processed with the current settings.")
+        processed = "it is" if left_out == 1 else "they are"
+        console().print(f"{counted(left_out, 'image')} left out until {processed} processed with the current settings.")
     if not found:
         console().print("No image can be searched yet: the similarity enricher has not run.")
         return

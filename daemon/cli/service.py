@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.options import Json, configured, counted, print_json, print_table, run_async
+from daemon.cli.options import Json, configured, print_json, print_table, run_async
+from daemon.plural import counted
 from enrichers.errors import EnrichdError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class ActivationUnconfirmed(EnrichdError):
 
 #: what a recluster's changes count
 FACE_CHANGES = {"moved", "assigned", "released"}
+#: how the doctor's findings are shown
+MARKS = {"ok": "[green]ok[/]  ", "warning": "[yellow]warn[/]", "failed": "[red]FAIL[/]"}
 OF_FACES, OF_IDENTITIES = ("face", "faces"), ("identity", "identities")
 
 
@@ -48,7 +51,10 @@ def run(config: "Config", yes: Yes = False) -> None:
     logs.set_up(config.log)
 
     def confirm(waiting: int) -> bool:
-        return sys.stdin.isatty() and typer.confirm(f"{waiting} documents are there already. Start on them?", err=True)
+        return sys.stdin.isatty() and typer.confirm(
+            f"{counted(waiting, 'document')} in the collection already. Start on {'it' if waiting == 1 else 'them'}?",
+            err=True,
+        )
 
     def ready(uri: str) -> None:
         where = f"{uri}, its data in {config.embedded.folder}" if config.mongo.uri is None else config.mongo.masked_uri
@@ -134,17 +140,16 @@ def activate(config: "Config", yes: Yes = False, dry_run: DryRun = False, as_jso
             change = difference(stored.plan if stored else Plan(()), setup.plan)
             states = {} if change.nothing else await count_affected(images, stored)
             affected = sum(states.values())
+            becomes_stale = f"{counted(affected, 'document')} {'becomes' if affected == 1 else 'become'} stale"
             if not as_json:
-                counted = ", ".join(f"{count} {state}" for state, count in states.items())
-                stale = f"{affected} documents become stale" + (f" ({counted})" if counted else "")
+                by_state = ", ".join(f"{count} {state}" for state, count in states.items())
+                stale = becomes_stale + (f" ({by_state})" if by_state else "")
                 print("nothing changes" if change.nothing else f"{change}; {stale}")
             activated = not change.nothing and not dry_run
             if activated:
                 if affected and not yes:
                     if not sys.stdin.isatty():
-                        raise ActivationUnconfirmed(
-                            f"{affected} documents become stale; `enrichd activate --yes` does it."
-                        )
+                        raise ActivationUnconfirmed(f"{becomes_stale}; `enrichd activate --yes` does it.")
                     typer.confirm("Activate?", abort=True, err=True)
                 stored = await state.activate(setup.plan, utc_now())
         if as_json:
@@ -214,15 +219,14 @@ def doctor(config: "Config", as_json: Json = False) -> None:
     from daemon.doctor import examine
 
     findings = run_async(examine(config))
+    well = all(finding.state != "failed" for finding in findings)
     if as_json:
-        print_json({"ok": all(finding.ok for finding in findings), "checks": [asdict(finding) for finding in findings]})
+        print_json({"ok": well, "checks": [asdict(finding) for finding in findings]})
     else:
         output = Console(highlight=False)
         for finding in findings:
-            fine = "[yellow]warn[/]" if finding.remedy else "[green]ok[/]  "
-            mark = fine if finding.ok else "[red]FAIL[/]"
-            output.print(f"{mark} {finding.check:<15} {finding.message}", soft_wrap=True)
+            output.print(f"{MARKS[finding.state]} {finding.check:<15} {finding.message}", soft_wrap=True)
             if finding.remedy:
                 output.print(f"     {'':<15} → {finding.remedy}", soft_wrap=True)
-    if not all(finding.ok for finding in findings):
+    if not well:
         raise typer.Exit(1)

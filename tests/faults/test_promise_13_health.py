@@ -58,7 +58,7 @@ async def test_promise_13_the_endpoint_tells_the_truth(world: World) -> None:
     assert "enrichd_queue_documents 0" in metrics and "enrichd_ready 1" in metrics
 
     told = json.loads(await enrichd(daemon, "doctor", "--json"))
-    assert [entry["ok"] for entry in find_checks(told) if entry["check"] == f"daemon {daemon.pid}"] == [True]
+    assert [entry["state"] for entry in find_checks(told) if entry["check"] == f"daemon {daemon.pid}"] == ["ok"]
 
     world.proxy.black_hole()  # nobody is told; only silence shows it
     await until_failing(daemon, {"tail", "lease"}, 90)

@@ -92,8 +92,8 @@ async def test_waiting_without_a_daemon_ends_at_the_timeout(harness: Harness, en
         answer = await enrichd("wait", which, "--timeout", timeout)
         assert answer.code == 1
         assert all(answer.err.splitlines()), "no empty lines"
-        assert ("0 of 1 documents are finished" in answer.err) == (timeout == "5.5")  # a line every five seconds
-        assert "1 of 1 documents are not finished" in answer.err
+        assert ("0 of 1 document finished" in answer.err) == (timeout == "5.5")  # a line every five seconds
+        assert "1 of 1 document not finished" in answer.err
         assert "No daemon runs" in answer.err
     assert (await enrichd("wait", "0" * 24)).err.startswith("enrichd: There is no image document")
     assert (await enrichd("wait")).code == 2  # neither ids nor --all
@@ -120,7 +120,7 @@ async def test_status_counts_states(harness: Harness, enrichd: Command) -> None:
     assert (status["unfinished"], status["plan"], status["enrichers"]) == (0, 1, ["standin", "follower"])
     face = {"image": {"_id": 1}, "box": [0, 0, 1, 1], "embeddings": {}, "identity": None, "clustered_at": None}
     await harness.collections.faces.insert_one(face)
-    assert "none; 1 faces wait" in (await enrichd("identities", "list")).out
+    assert "none; 1 face waits" in (await enrichd("identities", "list")).out
     assert (await enrichd("status", "--json")).json["faces_waiting"] == 1
     await harness.collections.images.insert_one({"_id": 5, "source": "later.png"})
     await enrichd("reprocess", "--query", '{"_id": 1}')
@@ -228,7 +228,7 @@ async def test_activating_tells_what_becomes_stale(harness: Harness, enrichd: Co
     refused = await enrichd("run", *other)
     assert (refused.code, len(refused.err.strip().splitlines())) == (1, 1)
     assert "enrichd activate" in refused.err
-    assert "1 documents become stale (1 complete)" in (await enrichd("activate", "--dry-run", *other)).out
+    assert "1 document becomes stale (1 complete)" in (await enrichd("activate", "--dry-run", *other)).out
     unasked = await enrichd("activate", *other)
     assert (unasked.code, "--yes" in unasked.err) == (1, True)
     done = await enrichd("activate", "--yes", "--json", *other)
@@ -252,7 +252,8 @@ async def test_the_doctor_finds_nothing_where_nothing_is_wrong(harness: Harness,
     assert answer.code == 0, answer.out
     checks = {check["check"]: check for check in answer.json["checks"]}
     assert {"server", "replica set", "privileges", "weights", "device", "shared memory", "roots"} <= checks.keys()
-    assert (checks["daemon"]["ok"], checks["daemon"]["message"]) == (True, "none runs")
+    assert (checks["daemon"]["state"], checks["daemon"]["message"]) == ("warning", "none runs")
+    assert all((check["remedy"] is None) == (check["state"] == "ok") for check in checks.values())
     assert "warn daemon" in (await enrichd("doctor")).out
     assert await harness.collections.state.count_documents({}) == 0  # trying leaves nothing behind
 
@@ -269,7 +270,7 @@ async def test_the_doctor_finds_nothing_where_nothing_is_wrong(harness: Harness,
 async def test_the_doctor_says_what_to_do(enrichd: Command, flags: list[str], check: str, remedy: str) -> None:
     answer = await enrichd("doctor", "--json", *flags)
     assert answer.code == 1
-    failed = {entry["check"]: entry["remedy"] for entry in answer.json["checks"] if not entry["ok"]}
+    failed = {entry["check"]: entry["remedy"] for entry in answer.json["checks"] if entry["state"] == "failed"}
     assert list(failed) == [check]
     assert remedy in failed[check]
     assert "FAIL" in (await enrichd("doctor", *flags)).out

@@ -566,11 +566,11 @@ def device_finding(monkeypatch: pytest.MonkeyPatch, available: list[str], **flag
 
 def test_the_doctor_says_which_models_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = device_finding(monkeypatch, [CUDA, CPU])
-    assert (finding.ok, finding.message) == (True, "models run on cuda, efficientnet_lite3 (LiteRT) on cpu")
+    assert (finding.state, finding.message) == ("ok", "models run on cuda, efficientnet_lite3 (LiteRT) on cpu")
     assert device_finding(monkeypatch, [CPU], **{"pipeline.device": "cpu"}).message == "models run on cpu"
 
 
 def test_the_doctor_misses_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = device_finding(monkeypatch, [CUDA, CPU], **{"pipeline.tensorrt": True})
-    assert not finding.ok and finding.remedy is not None and "pipeline.tensorrt" in finding.remedy
-    assert device_finding(monkeypatch, AVAILABLE, **{"pipeline.tensorrt": True}).ok
+    assert finding.state == "failed" and finding.remedy is not None and "pipeline.tensorrt" in finding.remedy
+    assert device_finding(monkeypatch, AVAILABLE, **{"pipeline.tensorrt": True}).state == "ok"

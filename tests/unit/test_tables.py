@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.cli.options import counted, print_json, print_table
+from daemon.cli.options import print_json, print_table
+from daemon.plural import counted
 
 COLUMNS = ["id", "source", "state", "enricher", "reason", "attempts", "next attempt"]
 ROW = [
