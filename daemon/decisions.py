@@ -108,7 +108,9 @@ async def set_identities(
 ) -> None:
     """Sets fields of identities."""
     for id, fields in changes:
-        await collections.identities.update_one({"_id": id}, {"$set": {**fields, "updated_at": now}})
+        await collections.identities.update_one(
+            {"_id": id}, {"$set": {**identity_store.decided(fields), "updated_at": now}}
+        )
 
 
 async def set_faces(
@@ -312,7 +314,8 @@ async def undo(collections: Collections, id: ObjectId) -> Document:
     await link_store.set_void(collections, entry["links_voided"], False)
     for change in entry["identity_changes"]:
         as_left = {"_id": change["identity"], **change["after"]}
-        await collections.identities.update_one(as_left, {"$set": {**change["before"], "updated_at": now}})
+        before = identity_store.decided(change["before"])
+        await collections.identities.update_one(as_left, {"$set": {**before, "updated_at": now}})
     await set_faces(
         collections,
         [

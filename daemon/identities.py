@@ -22,6 +22,7 @@ from daemon.config import Identities as Settings
 from daemon.exclusive import exclusive
 from daemon.exemplars import Exemplars
 from daemon.recluster import NO_CHANGES, Changes, Flow, Member, New, changes, flows, match_identities
+from daemon.store import audit as audit_store
 from daemon.store import faces as face_store
 from daemon.store import identities as identity_store
 from daemon.store import links as link_store
@@ -520,9 +521,13 @@ async def show(collections: Collections, faces: Sequence[Document]) -> int:
 
 
 async def project_names(collections: Collections) -> int:
-    """Shows the names that changed since they were last shown, however they were changed; returns how many."""
+    """Shows the names that changed since they were last shown, however they were changed; returns how many. A name that
+    was set in the database itself is a decision as well, and noted as one."""
     stale: dict[ObjectId, str | None] = {}
-    async for document in collections.identities.find({}, {"name": 1, "state": 1, "shown_name": 1}):
+    fields = dict.fromkeys(("name", "state", "decided_name", "shown_name", "updated_at"), 1)
+    async for document in collections.identities.find({}, fields):
+        if document.get("name") != document.get("decided_name"):
+            await note_name(collections, document)
         name = document.get("name") if document.get("state") == ACTIVE else None
         if name != document.get("shown_name"):
             stale[document["_id"]] = name
@@ -530,6 +535,17 @@ async def project_names(collections: Collections) -> int:
         await project(collections, identity_ids=[id])
         await collections.identities.update_one({"_id": id}, {"$set": {"shown_name": name}})
     return len(stale)
+
+
+async def note_name(collections: Collections, document: Document) -> None:
+    """Notes as a decision the name of an identity that nobody decided on with enrichd: first the decision, then, unless
+    the name changed again, that it is noted."""
+    id, name, before = document["_id"], document.get("name"), document.get("decided_name")
+    await audit_store.note_name(collections, id, before, name, document.get("updated_at"))
+    await collections.identities.update_one(
+        {"_id": id, "name": name, "decided_name": before},
+        {"$set": {"decided_name": name, "updated_at": datetime.now(UTC)}},
+    )
 
 
 async def watch_identities(collections: Collections, exemplars: Exemplars) -> None:

@@ -1,7 +1,8 @@
 """The `enrichd_audit` collection: every decision of a person, with what it changed, so that it can be undone."""
 
+import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
@@ -36,6 +37,18 @@ async def insert(collections: Collections, document: Document) -> ObjectId:
     await collections.audit.insert_one(document)
     id: ObjectId = document["_id"]
     return id
+
+
+async def note_name(
+    collections: Collections, identity: ObjectId, before: str | None, after: str | None, since: datetime | None
+) -> None:
+    """Stores that somebody gave an identity a name in the database itself. The entry's id follows from what changed
+    and from `since`, when the identity changed before that, so that daemons who see it together store it once."""
+    seen = repr((identity, before, after, since)).encode()
+    change = {"identity": identity, "before": {"name": before}, "after": {"name": after}}
+    document = entry("name", datetime.now(UTC), [identity], identity_changes=[change])
+    document["_id"] = ObjectId(hashlib.sha256(seen).digest()[:12])
+    await collections.audit.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 
 
 async def history(collections: Collections, identity: ObjectId | None = None, limit: int = 50) -> list[Document]:

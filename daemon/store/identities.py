@@ -79,6 +79,7 @@ def new_document(id: ObjectId, now: datetime, **fields: Any) -> Document:
     return {
         "_id": id,
         "name": None,
+        "decided_name": None,
         "shown_name": None,
         "face_count": 0,
         "image_count": 0,
@@ -92,6 +93,11 @@ def new_document(id: ObjectId, now: datetime, **fields: Any) -> Document:
         "updated_at": now,
         **fields,
     }
+
+
+def decided(fields: Mapping[str, Any]) -> Document:
+    """Fields that a decision sets, with what tells its name from one that somebody set in the database."""
+    return {**fields, "decided_name": fields["name"]} if "name" in fields else dict(fields)
 
 
 async def load(collections: Collections, query: Mapping[str, Any] | None = None) -> dict[ObjectId, Identity]:

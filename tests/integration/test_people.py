@@ -15,6 +15,8 @@ from daemon.config import Identities
 from daemon.exemplars import Exemplars
 from daemon.faces import delete_faces, write_faces
 from daemon.identities import recluster, watch_identities
+from daemon.store import audit
+from daemon.store import identities as identity_store
 from daemon.store.collections import Collections
 from daemon.tally import Tally
 from daemon.training import train_recognizer
@@ -125,6 +127,39 @@ async def test_a_name_given_in_the_database_appears_on_the_images(collections: C
         assert await collections.images.count_documents({"enrichments.faces.items.name": "Ada"}) == 3
     finally:
         watching.cancel()
+
+
+async def test_a_name_given_in_the_database_is_a_decision_noted_once(
+    collections: Collections, executor: Executor
+) -> None:
+    await insert(collections, *[image(shot, face(1, shot)) for shot in range(3)])
+    await recluster(collections, Identities(), executor=executor)
+    daemons = [asyncio.create_task(watch_identities(collections, Exemplars())) for _ in range(2)]
+    names: list[str | None] = ["Ada", "Grace", "Ada", "Grace"]  # the same change twice is two decisions
+
+    async def noted(name: str | None) -> bool:
+        return await collections.identities.count_documents({"name": name, "decided_name": name}) == 1
+
+    try:
+        for name in names:
+            await collections.identities.update_one({}, {"$set": {"name": name}})
+            await eventually(lambda name=name: noted(name))
+        [identity] = (await identity_store.load(collections)).values()
+        await decisions.name(collections, identity, "Mary")  # noted by the command itself
+        await asyncio.sleep(1)  # both daemons see that as well
+        entries = (await audit.history(collections, identity.id))[::-1]
+        changes = [(entry["action"], *entry["identity_changes"]) for entry in entries]
+        steps = zip([None, *names], [*names, "Mary"], strict=True)
+        assert changes == [
+            ("name", {"identity": identity.id, "before": {"name": old}, "after": {"name": new}}) for old, new in steps
+        ]
+        for entry in entries[:-3:-1]:
+            await decisions.undo(collections, entry["_id"])
+        await eventually(lambda: noted("Ada"))
+        assert len(await audit.history(collections, identity.id)) == len(entries), "taking back is no new decision"
+    finally:
+        for daemon in daemons:
+            daemon.cancel()
 
 
 async def test_a_named_identity_outlives_its_faces(collections: Collections, executor: Executor) -> None:
