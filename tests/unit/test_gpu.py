@@ -6,8 +6,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from daemon import app, doctor
 from daemon.config import load
 from daemon.decoding import PixelsRef
-from daemon.inference import ImageRef, Unit, _Lanes, lanes_of
+from daemon.inference import ImageRef, Unit, _Lanes, _load, lanes_of
 from enrichers import loading
 from enrichers.catalogue import Catalogue
 from enrichers.contract import Enricher, Loader, Result
@@ -490,6 +491,55 @@ def test_tensorflow_itself_gets_its_share(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # ---- the worker
+
+
+def test_the_enrichers_find_the_same_on_either_device(model_store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skimage import data
+
+    names = ("objects", "faces", "safety", "text")
+    setup = app.Setup.of(load(flags={"enrichers.enabled": names}, environment={}))
+    pulled(model_store, *setup.weights())
+    settings = replace(app.inference_settings(setup, cores=2), cache=model_store.cache)
+    sheets = [data.astronaut(), data.page(), data.coffee()]
+    pictures = [np.repeat(sheet[..., None], 3, 2) if sheet.ndim == 2 else sheet for sheet in sheets]
+    monkeypatch.setattr(loading, "resolve_device", lambda device: device)
+    monkeypatch.setattr(onnx_runtime, "providers", lambda *_: [(CPU, ARENA)])
+    answers = {}
+    for device in ("cpu", "cuda"):
+        enrichers, given = _load(replace(settings, device=device))
+        assert given == device
+        for _ in range(3):  # by different sizes while these are measured
+            images = [
+                Image(n, p, *p.shape[1::-1], Facts("PNG", 1, str(n) * 64, *p.shape[1::-1]), {})
+                for n, p in enumerate(pictures)
+            ]
+            outcomes = {name: enrichers[name].enrich(images) for name in names}
+        answers[device] = outcomes
+    for name in names:
+        for n, (one, other) in enumerate(zip(answers["cpu"][name], answers["cuda"][name], strict=True)):
+            assert isinstance(one, Result) and isinstance(other, Result), (name, one, other)
+            assert_alike(one.answer, other.answer, f"{name} {n}")
+            for face, same in zip(one.faces, other.faces, strict=True):
+                assert face.box == pytest.approx(same.box, abs=0.05)
+                for model, vector in face.embeddings.items():
+                    np.testing.assert_allclose(vector, same.embeddings[model], atol=1e-3)
+    assert answers["cuda"]["faces"][0].faces and answers["cuda"]["text"][1].answer["lines"], "there is what to compare"
+
+
+def assert_alike(one: Any, other: Any, where: str) -> None:
+    """The same answer but for the last digits of its numbers."""
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_alike(one[key], other[key], f"{where} {key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for a, b in zip(one, other, strict=True):
+            assert_alike(a, b, where)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=0.02), where
+    else:
+        assert one == other, where
 
 
 @pytest.mark.parametrize(
