@@ -59,6 +59,8 @@ async def test_an_edited_copy_finds_its_image(
     best = found["matches"][0]
     assert (best["_id"], best["source"], best["same"]) == (str(stored[1]), "1.jpg", True)
     assert not any(match["same"] for match in found["matches"][1:])
+    sure = await asyncio.to_thread(run, server, database, str(file), "--min-score", "1")
+    assert ([match["_id"] for match in sure["matches"]], sure["searched"]) == ([str(stored[1])], 3)  # proven
 
 
 async def test_an_empty_collection_has_no_matches(
@@ -70,4 +72,4 @@ async def test_an_empty_collection_has_no_matches(
         pytest.skip(f"the weights of {', '.join(missing)} have not been pulled")
     file = tmp_path / "picture.png"
     Pillow.fromarray(textured(1)).save(file)
-    assert await asyncio.to_thread(run, server, database, str(file)) == {"matches": [], "left_out": 0}
+    assert await asyncio.to_thread(run, server, database, str(file)) == {"matches": [], "searched": 0, "left_out": 0}

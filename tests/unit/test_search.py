@@ -72,9 +72,26 @@ def test_a_part_of_an_image_is_found_as_well_as_the_whole() -> None:
 @pytest.mark.parametrize("images", [1, 2, 19, 20, 60])  # from 20 on, the mean is taken off
 def test_collections_of_any_size_give_no_more_than_they_hold(images: int) -> None:
     vectors = np.random.default_rng(0).random((images, 8), dtype=np.float32)
-    matches = without_keypoints(vectors).search(looking(vectors[-1].tolist()), 50)
+    matches = without_keypoints(vectors).search(looking(vectors[-1].tolist()), 50, min_score=0)
     assert len(matches) == min(images, 50)
     assert matches[0].index == images - 1
+
+
+def test_what_is_like_nothing_finds_nothing_once_there_is_a_mean() -> None:
+    many = without_keypoints(np.eye(40, dtype=np.float32))
+    nowhere = looking([1.0] * 40)  # as near to all of them as their mean is
+    assert many.search(nowhere, 5) == []
+    assert len(many.search(nowhere, 5, min_score=0)) == 5
+    assert [match.index for match in many.search(looking([0.0] * 7 + [1.0] + [0.0] * 32), 5)] == [7]
+    few = without_keypoints(np.eye(40, dtype=np.float32)[:19])  # too few to tell what is common
+    assert len(few.search(nowhere, 5)) == 5
+
+
+def test_what_keypoints_prove_is_found_whatever_its_score() -> None:
+    pictures = [textured(seed, 480, 640) for seed in range(6)]
+    edited = EDITS["mirror"](pictures[4], np.random.default_rng(0))
+    [match] = gallery(pictures).search(query(edited, ByColour()), 3, min_score=1.0)
+    assert (match.index, match.same) == (4, True)
 
 
 def test_the_picture_inside_a_page_is_found() -> None:
