@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import ModelCorrupt
+from enrichers.onnx_pair import sessions
 
 #: largest difference, relative to the largest output, that a batch may make
 TOLERANCE = 1e-4
@@ -44,15 +45,8 @@ def build(source: Path, target: Path) -> None:
 
 
 def _check(source: Path, data: bytes) -> None:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        one, many = (
-            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            for graph in (source.read_bytes(), data)
-        )
+        one, many = sessions(source, data)
         rng = np.random.default_rng(0)
         rows = [_random(rng, list(many.get_inputs())) for _ in range(3)]
         alone = [one.run(None, row) for row in rows]

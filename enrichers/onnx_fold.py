@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrichers.errors import ModelCorrupt
+from enrichers.onnx_pair import sessions
 
 #: largest difference, relative to the largest output, that folding may make
 TOLERANCE = 1e-4
@@ -100,15 +101,8 @@ class _Folder:
 
 
 def _check(source: Path, data: bytes) -> None:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        before, after = (
-            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            for graph in (source.read_bytes(), data)
-        )
+        before, after = sessions(source, data)
         rng = np.random.default_rng(0)
         given = {
             value.name: rng.normal(0, 50, [size if isinstance(size, int) else 2 for size in value.shape]).astype(
