@@ -25,7 +25,7 @@ CANDIDATES = 50
 #: keypoints of the picture that is searched for, and the longest side at which they are found
 QUERY_KEYPOINTS, QUERY_SIDE = 800, 480
 
-#: agreeing keypoints from which two pictures are the same, and from which no better one is looked for
+#: agreeing keypoints from which two pictures are the same, and from which the mirror image is not looked at
 SAME, SURE = 10, 50
 
 
@@ -120,12 +120,10 @@ class Gallery:
         `min_score` on; None: what is sensible for a gallery of this size."""
         least = self._min_score if min_score is None else min_score
         candidates = self.nearest(wanted.vectors, max(count, CANDIDATES))
-        matches: list[Match] = []
-        found = False
-        for index, score in candidates:
-            proof = 0 if found or len(matches) >= CANDIDATES else self._agreeing(wanted.keypoints, index)
-            found = found or proof >= SURE
-            matches.append(Match(index, score, proof))
+        matches = [
+            Match(index, score, self._agreeing(wanted.keypoints, index) if place < CANDIDATES else 0)
+            for place, (index, score) in enumerate(candidates)
+        ]
         matches = [match for match in matches if match.same or match.score >= least]
         matches.sort(key=lambda match: (-match.agreeing if match.same else 0, -match.score))
         return matches[:count]

@@ -42,7 +42,7 @@ def search(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from daemon.connection import connect, require_database
-    from daemon.search import CANDIDATES, Gallery, query
+    from daemon.search import CANDIDATES, CENTRED_FROM, Gallery, query
     from daemon.store import similarity
     from enrichers.decode import decode
 
@@ -97,6 +97,10 @@ def search(
     if not found:
         output.print(f"None of {counted(searched, 'image')} is like it; --min-score 0 shows the nearest.")
         return
+    if searched < CENTRED_FROM and min_score is None and not all(match["same"] for match in found):
+        output.print(
+            "Too few images to tell what is like the picture: those that are not the same are only the nearest."
+        )
     print_table(
         None,
         ["id", "source", "same", "score", "agreeing"],

@@ -48,6 +48,12 @@ def test_keypoints_prove_the_right_one_where_vectors_cannot_tell(edit: str) -> N
     assert not any(match.same for match in matches[1:])
 
 
+def test_every_copy_is_proven() -> None:
+    pictures = [textured(seed, 480, 640) for seed in (4, 1, 2, 4)]
+    matches = gallery(pictures).search(query(pictures[0], ByColour()), 4)
+    assert {match.index for match in matches if match.same} == {0, 3}
+
+
 def test_without_proof_the_nearest_vector_comes_first() -> None:
     vectors = np.eye(3, dtype=np.float32)
     matches = without_keypoints(vectors).search(looking([0, 0.9, 0.1]), 2)
