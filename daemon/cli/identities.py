@@ -295,12 +295,19 @@ def history(
         return
     rows = [
         [
-            *(d["_id"], f"{d['at']:%Y-%m-%d %H:%M}", d["action"], len(d["faces"])),
+            *(d["_id"], f"{d['at']:%Y-%m-%d %H:%M}", what_of(d), len(d["faces"])),
             *(", ".join(map(str, d["identities"])), "yes" if d["undone_at"] else ""),
         ]
         for d in found
     ]
     print_table(None, ["decision", "at", "what", "faces", "identities", "undone"], rows)
+
+
+def what_of(entry: "Document") -> str:
+    """How a table shows a decision: what was done, and the name that it gave, if any."""
+    given = [change["after"]["name"] for change in entry["identity_changes"] if "name" in change["after"]]
+    names = [f"{name!r}" if name else "no name" for name in given]
+    return ": ".join([entry["action"], *names])
 
 
 @app.command()

@@ -182,6 +182,7 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     cli("ignore", second)
     assert {entry["_id"] for entry in cli("list")} == {first, new}
     assert [entry["action"] for entry in cli("history")][:3] == ["ignore", "hide", "not a face"]
+    assert "split: 'Ida'" in cli.text("history")
     cli("name", new, "ada")
     assert cli("suggest")[0]["evidence"] == "both are called 'Ada'"
     cli.text("show", "Ada", "--montage", tmp_path / "sheet.png")
