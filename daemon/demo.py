@@ -242,12 +242,13 @@ def _look(database: Any, collection: str, report: Report) -> None:
     """Reads the answers back as a user would query them."""
     for document in database[collection].find().sort("source"):
         report.images.append(_image(document))
-    for identity in database["identities"].find({"state": "active"}).sort([("face_count", -1), ("_id", 1)]):
+    for identity in database["identities"].find({"state": "active"}):
         shown = {"enrichments.faces.items.identity": identity["_id"]}
         sources = [document["source"] for document in database[collection].find(shown).sort("source")]
         report.identities.append(
             {"_id": identity["_id"], "name": identity.get("name"), "faces": identity["face_count"], "images": sources}
         )
+    report.identities.sort(key=lambda identity: (-identity["faces"], identity["images"]))  # the same at each run
 
 
 def _image(document: Mapping[str, Any]) -> Document:

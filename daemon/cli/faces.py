@@ -65,7 +65,8 @@ def export(
     jobs = _stored(config, out, every) if found is None else iter(found)
     started, total = time.monotonic(), Exported()
     columns = (TextColumn("Exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(), transient=True) as progress:
+    output = console()
+    with Progress(*columns, console=output, transient=True, disable=not output.is_terminal) as progress:
         task = progress.add_task("", total=len(found) if found else None)
         for part in run(jobs, config, Cut(size, margin, aligned, every), workers or None):
             total.add(part)

@@ -75,9 +75,8 @@ def pull(config: "Config", names: Names = None, as_json: Json = False) -> None:
     store = _store(config)
     wanted = names or _needed(config)
     missing = store.missing(wanted)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console(), transient=True
-    ) as bar:
+    columns, output = (TextColumn("{task.description}"), BarColumn(), DownloadColumn()), console()
+    with Progress(*columns, console=output, transient=True, disable=not output.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def report(name: str, done: int, total: int | None) -> None:

@@ -93,6 +93,7 @@ def test_verify_tells_what_is_wrong(config: Path, damage: bytes | None, state: s
 def test_pull_of_what_is_there_fetches_nothing(config: Path) -> None:
     result = models(config, "pull", "mine", "--json")
     assert json.loads(result.stdout)["pulled"] == []
+    assert result.stderr == ""  # a bar that no terminal shows leaves no empty line either
 
 
 @pytest.mark.parametrize(("name", "error"), [("nothing", ModelUnknown), ("centerface", ModelMissing)])
