@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,12 +54,20 @@ def configured(command: Callable[Concatenate["Config", P], None]) -> Callable[..
         shared = {name: arguments.pop(name) for name in FLAGS}
         command(_load(shared), **arguments)  # type: ignore[call-arg]
 
+    return in_place_of_first(run, command, {name: (_in_panel(flag), None) for name, (_, flag) in FLAGS.items()})
+
+
+def in_place_of_first(
+    run: Callable[..., None], command: Callable[..., None], flags: Mapping[str, tuple[Any, Any]]
+) -> Callable[..., None]:
+    """`run`, made to look to Typer like `command` with `flags` (annotation and default by name) in place of its first
+    parameter."""
     own = list(inspect.signature(command).parameters.values())[1:]
-    flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_in_panel(annotation))
-        for name, (_, annotation) in FLAGS.items()
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in flags.items()
     ]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + flags
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
     run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -18,26 +18,21 @@ def register(app: typer.Typer) -> None:
     app.command("attributes")(attributes)
 
 
+@frame.with_options
 def attributes(
+    options: Options,
     labels: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="TSV of file, attribute and value, e.g. place, indoor.")
     ],
-    limit: frame.Limit = None,
-    seed: frame.Seed = 0,
-    as_json: frame.Json = False,
-    device: frame.Device = None,
-    model: frame.Model = None,
-    save_errors: frame.SaveErrors = None,
 ) -> None:
     """Measure attributes: precision and recall of each value. Files are relative to the labels' folder."""
-    options = Options(limit, seed, as_json, device, model, save_errors)
     rows = options.pick(read_labels(labels))
     paths = list(dict.fromkeys(row.path for row in rows))
     answers = {}
     pictures = {}
     for item in frame.run_enrichers(["attributes"], paths, options.config("attributes")):
         answers[item.path] = item.answer("attributes")
-        pictures[item.path] = item.image if save_errors else None
+        pictures[item.path] = item.image if options.save_errors else None
     pairs: dict[str, list[Pair]] = defaultdict(list)
     unread = 0
     for row in rows:
@@ -50,10 +45,10 @@ def attributes(
             raise LabelsInvalid(f"{labels}: no attribute is called {row.attribute!r}; attributes are: {known}")
         found = as_label(answer[row.attribute])
         pairs[row.attribute].append(Pair(row.value, found))
-        if save_errors and found != row.value:
+        if options.save_errors and found != row.value:
             said = f"{row.attribute}: label {row.value}, found {found}"
             frame.save_error(
-                save_errors, row.path.with_stem(f"{row.path.stem}-{row.attribute}"), pictures[row.path], [said]
+                options.save_errors, row.path.with_stem(f"{row.path.stem}-{row.attribute}"), pictures[row.path], [said]
             )
     right = sum(pair.wanted == pair.found for found in pairs.values() for pair in found)
     total = sum(map(len, pairs.values()))

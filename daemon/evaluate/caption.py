@@ -104,22 +104,17 @@ def register(app: typer.Typer) -> None:
     """Adds `caption` to the tasks that can be measured."""
 
     @app.command(help="Captions: CIDEr-D and BLEU-4 against what people wrote, and how many nouns are right.")
+    @frame.with_options
     def caption(
+        options: frame.Options,
         images: Annotated[Path, typer.Argument(file_okay=False, exists=True, help="Folder of the images.")],
         labels: Annotated[Path, typer.Option("--labels", dir_okay=False, exists=True, help="COCO's captions.json.")],
         instances: Annotated[
             Path | None,
             typer.Option("--instances", dir_okay=False, exists=True, help="COCO's instances.json: more nouns known."),
         ] = None,
-        limit: frame.Limit = None,
-        seed: frame.Seed = 0,
-        as_json: frame.Json = False,
-        device: frame.Device = None,
-        model: frame.Model = None,
-        save_errors: frame.SaveErrors = None,
     ) -> None:
         with frame.refusals():
-            options = frame.Options(limit, seed, as_json, device, model, save_errors)
             labelled = options.pick(read_labels(images, labels, instances))
             frame.report("caption", evaluate(labelled, options), options)
 

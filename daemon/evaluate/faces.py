@@ -209,19 +209,14 @@ def _save(folder: Path, pairs: Sequence[Pair], verified: Verification, vectors: 
 
 def register(app: typer.Typer) -> None:
     @app.command("faces")
+    @frame.with_options
     def faces(
+        options: frame.Options,
         people: Annotated[
             Path, typer.Argument(exists=True, file_okay=False, help="A folder with one folder a person.")
         ],
         pairs: Annotated[Path, typer.Option("--pairs", exists=True, dir_okay=False, help="LFW's list of pairs.")],
-        limit: frame.Limit = None,
-        seed: frame.Seed = 0,
-        as_json: frame.Json = False,
-        device: frame.Device = None,
-        model: frame.Model = None,
-        save_errors: frame.SaveErrors = None,
     ) -> None:
         """Whether two photos show one person, from whole photos (the protocol of Labeled Faces in the Wild)."""
         with frame.refusals():
-            options = frame.Options(limit, seed, as_json, device, model, save_errors)
             frame.report("faces", evaluate(people, pairs, options), options)

@@ -3,17 +3,18 @@
 import json
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import typer
 
 from daemon import config as configuration
+from daemon.cli.options import in_place_of_first
 from daemon.config import Config
 from enrichers.contract import Enricher, Failure, Result
 from enrichers.errors import EnrichdError
@@ -38,6 +39,7 @@ IMAGE_SUFFIXES = (
 CHUNK = 32
 
 Item = TypeVar("Item")
+P = ParamSpec("P")
 Outcome = Result | Failure
 
 
@@ -83,6 +85,27 @@ class Options:
             return everything
         chosen = sorted(random.Random(self.seed).sample(range(len(everything)), self.limit))
         return [everything[index] for index in chosen]
+
+
+#: the flags of a command that takes all options, with their defaults
+FLAGS: dict[str, tuple[Any, Any]] = {
+    "limit": (Limit, None),
+    "seed": (Seed, 0),
+    "as_json": (Json, False),
+    "device": (Device, None),
+    "model": (Model, None),
+    "save_errors": (SaveErrors, None),
+}
+
+
+def with_options(command: Callable[Concatenate[Options, P], None]) -> Callable[..., None]:
+    """A command for Typer out of a function whose first parameter is `Options`: all their flags take its place."""
+
+    def run(**arguments: Any) -> None:
+        options = Options(**{name: arguments.pop(name) for name in FLAGS})
+        command(options, **arguments)  # type: ignore[call-arg]
+
+    return in_place_of_first(run, command, FLAGS)
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -29,19 +29,14 @@ def register(app: typer.Typer) -> None:
     app.command("identities")(identities)
 
 
+@frame.with_options
 def identities(
+    options: Options,
     people: Folder,
-    limit: frame.Limit = None,
-    seed: frame.Seed = 0,
-    as_json: frame.Json = False,
-    device: frame.Device = None,
-    model: frame.Model = None,
-    save_errors: frame.SaveErrors = None,
     peers: Peers = False,
     halves: Halves = False,
 ) -> None:
     """Measure how faces of whole photos are grouped into people."""
-    options = Options(limit, seed, as_json, device, model, save_errors)
     found = read(photos_of(people, options), options)
     started = time.perf_counter()
     labels = cluster(
@@ -49,12 +44,12 @@ def identities(
     )
     figures = {**judged(found, labels), "seconds": round(time.perf_counter() - started, 3), "model": found.model}
     if halves:
-        figures["halves"] = by_halves(found, seed)
+        figures["halves"] = by_halves(found, options.seed)
     if peers:
         figures["peers"] = by_peers(found)
     frame.report("identities", figures, options)
-    if save_errors:
-        save_mixed(found, labels, save_errors)
+    if options.save_errors:
+        save_mixed(found, labels, options.save_errors)
 
 
 def judged(found: People, labels: Ints) -> dict[str, Any]:

@@ -40,22 +40,17 @@ def register(app: typer.Typer) -> None:
     app.command("objects")(objects)
 
 
+@frame.with_options
 def objects(
+    options: Options,
     images: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of the images.")],
     labels: Annotated[Path, typer.Option("--labels", exists=True, dir_okay=False, help="COCO's instances JSON.")],
     detail: Detail = None,
-    limit: frame.Limit = None,
-    seed: frame.Seed = 0,
-    as_json: frame.Json = False,
-    device: frame.Device = None,
-    model: frame.Model = None,
-    save_errors: frame.SaveErrors = None,
 ) -> None:
     """Measure found objects: COCO's average precision, over all sizes and by size.
 
     An image that cannot be read counts with all its objects missed.
     """
-    options = Options(limit, seed, as_json, device, model, save_errors)
     truth = read_labels(labels)
     chosen = options.pick(truth["images"])
     settings = {"min_score": MIN_SCORE, "max_items": MAX_ITEMS, **({"detail": detail} if detail else {})}

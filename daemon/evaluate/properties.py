@@ -29,22 +29,17 @@ def register(app: typer.Typer) -> None:
     app.command("properties")(properties)
 
 
+@frame.with_options
 def properties(
+    options: Options,
     folder: Annotated[Path, typer.Argument(help="Folder of the files.", exists=True, file_okay=False)],
     labels: Annotated[Path, typer.Option("--labels", help="TSV of file, field (dotted) and value.")],
-    limit: frame.Limit = None,
-    seed: frame.Seed = 0,
-    as_json: frame.Json = False,
-    device: frame.Device = None,
-    model: frame.Model = None,
-    save_errors: frame.SaveErrors = None,
 ) -> None:
     """Compares properties with labels, field by field.
 
     A field is dotted (camera.make, location.coordinates.0, colours.0.name); an empty value or null means that there is
     none. Numbers may differ by 1 %. The field `error` is the type with which a file must be refused.
     """
-    options = Options(limit, seed, as_json, device, model, save_errors)
     rows = options.pick(read_labels(folder, labels))
     paths = list(dict.fromkeys(row.path for row in rows))
     evaluated = {item.path: item for item in frame.run_enrichers(["properties"], paths, options.config("properties"))}

@@ -17,17 +17,12 @@ def register(app: typer.Typer) -> None:
     app.command("safety")(safety)
 
 
+@frame.with_options
 def safety(
+    options: Options,
     labels: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TSV of file and label: safe or nsfw.")],
-    limit: frame.Limit = None,
-    seed: frame.Seed = 0,
-    as_json: frame.Json = False,
-    device: frame.Device = None,
-    model: frame.Model = None,
-    save_errors: frame.SaveErrors = None,
 ) -> None:
     """Measure the safety score: precision and recall of each label, and how well scores are in order."""
-    options = Options(limit, seed, as_json, device, model, save_errors)
     rows = options.pick(read_labels(labels, "label"))
     if wrong := next((row.value for row in rows if row.value not in LABELS), None):
         raise LabelsInvalid(f"{labels} has the label {wrong!r}; labels are: {', '.join(LABELS)}")

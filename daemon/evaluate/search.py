@@ -12,19 +12,14 @@ import typer
 from daemon.config import Config
 from daemon.evaluate.edits import EDITS
 from daemon.evaluate.frame import (
-    Device,
-    Json,
     LabelsInvalid,
-    Limit,
-    Model,
     Options,
-    SaveErrors,
-    Seed,
     as_image,
     images_below,
     load_enrichers,
     progress,
     report,
+    with_options,
 )
 from daemon.search import Gallery, query
 from enrichers.contract import Result
@@ -53,20 +48,15 @@ def register(app: typer.Typer) -> None:
     app.command("search")(search)
 
 
+@with_options
 def search(
+    options: Options,
     images: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of images; no labels needed.")],
-    limit: Limit = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-    device: Device = None,
-    model: Model = None,
-    save_errors: SaveErrors = None,
 ) -> None:
     """Find images by edited copies of themselves: crops, turns, recoloured ones, banners, frames, screenshots.
 
     Every image is edited in each way; --limit takes fewer images to edit, all others stay as distractors.
     """
-    options = Options(limit, seed, as_json, device, model, save_errors)
     report("search", evaluate(images_below(images), options), options)
 
 
