@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from daemon.calibration import Calibration, Calibrations
 from daemon.identities import Loaded, active_model, load
 from daemon.neighbours import knn
+from daemon.plural import counted
 from daemon.store import identities as identity_store
 from daemon.store import links as link_store
 from daemon.store.collections import Collections
@@ -136,7 +137,7 @@ def wrong_members(
         for row, value in zip(members, ratio, strict=True):
             if value < WRONG_BELOW and not loaded.pinned[row] and (loaded.ids[row], identity) not in confirmed:
                 label = known[identity].name or str(identity)
-                evidence = f"unlike the other {len(members) - 1} faces of {label}"
+                evidence = f"unlike the other {counted(len(members) - 1, 'face')} of {label}"
                 result.append(Suggestion("wrong member", -float(value), (identity,), loaded.ids[row], evidence))
     return result
 
