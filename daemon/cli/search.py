@@ -98,9 +98,8 @@ def search(
         output.print(f"None of {counted(searched, 'image')} is like it; --min-score 0 shows the nearest.")
         return
     if searched < CENTRED_FROM and min_score is None and not all(match["same"] for match in found):
-        output.print(
-            "Too few images to tell what is like the picture: those that are not the same are only the nearest."
-        )
+        remark = "Too few images to tell what is like the picture: those that are not the same are only the nearest."
+        output.print(remark, soft_wrap=True)
     print_table(
         None,
         ["id", "source", "same", "score", "agreeing"],
