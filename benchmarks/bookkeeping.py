@@ -29,6 +29,7 @@ from daemon.plan import Plan
 from daemon.store.collections import Document, open_collections
 from daemon.store.state import State
 from daemon.sweep import Sweeper
+from migrations.m0001_collections import IMAGE_INDEXES
 from migrations.steps import migrate
 
 SAFE = WriteConcern(w="majority", j=True)
@@ -206,9 +207,12 @@ async def at_sizes(images: AsyncCollection[Document], plan: Plan, sizes: Sequenc
 async def beside_each_other(
     running: EmbeddedServer, client: AsyncMongoClient[Document], folder: Path, number: int, count: int
 ) -> Document:
-    """What the plain loop and then the daemon do with `count` documents, in the round `number`."""
+    """What the plain loop, with one index and with those that the daemon's collection has, and then the daemon do with
+    `count` documents, in the round `number`."""
     database = client.get_database("plain", write_concern=SAFE)
-    await database.create_collection(f"images{number}")
+    images = database[f"indexed{number}"]
+    await images.create_indexes(IMAGE_INDEXES)
+    indexed = await plain(images, count)
     images = database[f"images{number}"]
     await images.create_index("enrichment.state")
     before = cpu_s(running.pid)
@@ -223,6 +227,8 @@ async def beside_each_other(
         found["cpu_ms_per_document"] = (process.cpu_s() - cpu) * 1000 / count
         found["server_cpu_ms_per_document"] = (cpu_s(running.pid) - before) * 1000 / count
     found["ratio"] = found["documents_per_second"] / found["plain_documents_per_second"]
+    found["indexed_plain_documents_per_second"] = indexed
+    found["indexed_ratio"] = found["documents_per_second"] / indexed
     progress(f"{found['documents_per_second']:.0f} documents/s, {found['ratio']:.2f} of the plain loop")
     return found
 
@@ -266,6 +272,8 @@ def table(report: Document) -> str:
         f"through the daemon        {report['documents_per_second']:8.0f} documents/s",
         f"the plain loop            {report['plain_documents_per_second']:8.0f} documents/s",
         f"ratio                     {report['ratio']:8.2f}",
+        f"the loop, same indexes    {report['indexed_plain_documents_per_second']:8.0f} documents/s",
+        f"ratio                     {report['indexed_ratio']:8.2f}",
         f"processor time            {report['cpu_ms_per_document']:8.2f} ms a document, daemon and workers",
         f"                          {report['server_cpu_ms_per_document']:8.2f} ms a document, server; "
         f"{report['plain_server_cpu_ms_per_document']:.2f} ms for the plain loop",

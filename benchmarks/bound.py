@@ -26,7 +26,11 @@ from enrichers.loading import ProcessLoader
 Inputs = dict[str, NDArray[Any]]
 
 #: batch sizes that are tried for each network
-BATCHES = (1, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16)
+#: images that the enrichers are given at a time
+IMAGES = 8
+#: images on whose calls batch sizes and placements are tried; the best is then measured on those of all
+TRIED = 32
 
 
 class Recorder:
@@ -38,13 +42,13 @@ class Recorder:
         self.calls: dict[str, list[Inputs]] = defaultdict(list)
 
     def network(self, name: str) -> Network:
-        network, calls = self._loader.network(name), self.calls[name]
+        network, recorder = self._loader.network(name), self
 
         class Recording:
             inputs = network.inputs
 
             def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-                calls.append({key: np.array(value) for key, value in inputs.items()})
+                recorder.calls[name].append({key: np.array(value) for key, value in inputs.items()})
                 return network.run(inputs)
 
         return Recording()
@@ -53,14 +57,15 @@ class Recorder:
         return self._loader.path(name)
 
 
-def record(setup: app.Setup, paths: Sequence[Path], batch: int) -> dict[str, list[Inputs]]:
-    """What each network is given while all enrichers work on the images of `paths`."""
+def record(setup: app.Setup, paths: Sequence[Path], batch: int) -> dict[str, list[list[Inputs]]]:
+    """What each network is given while all enrichers work on the images of `paths`: a list for each batch of images."""
     recorder = Recorder(ProcessLoader(setup.store, setup.device, 1))
     for enricher in setup.enrichers:
         enricher.load(recorder)
     sides = [enricher.form.max_side for enricher in setup.enrichers]
     side = None if None in sides else max(s for s in sides if s is not None)
     limits = setup.config.images
+    recorded: dict[str, list[list[Inputs]]] = defaultdict(list)
     for start in range(0, len(paths), batch):
         images = []
         for key, path in enumerate(paths[start : start + batch], start):
@@ -69,10 +74,11 @@ def record(setup: app.Setup, paths: Sequence[Path], batch: int) -> dict[str, lis
         for enricher in setup.enrichers:
             for image, outcome in zip(images, enrich(enricher, images), strict=True):
                 if isinstance(outcome, Result):
-                    items = [{"box": list(f.box), "score": f.score, **f.attributes} for f in outcome.faces]
-                    answer = {**outcome.answer, "items": items} if outcome.faces else outcome.answer
-                    image.results = {**image.results, enricher.name: answer}
-    return recorder.calls
+                    image.results = {**image.results, enricher.name: outcome.required()}
+        for name, calls in recorder.calls.items():
+            recorded[name].append(list(calls))
+            calls.clear()
+    return recorded
 
 
 def regroup(calls: Sequence[Inputs], batch: int) -> list[Inputs]:
@@ -119,22 +125,20 @@ def seconds(networks: Sequence[Network], calls: Sequence[Inputs]) -> float:
 
 def measure(setup: app.Setup, paths: Sequence[Path], cores: int) -> dict[str, Any]:
     """Milliseconds an image of every network at its best batch size and placement, and their sum's images a second."""
-    calls = record(setup, paths, 8)
     networks: dict[str, Any] = {}
-    for name, recorded in calls.items():
-        if not recorded:
-            continue
+    for name, recorded in record(setup, paths, IMAGES).items():
+        calls = [call for batch in recorded for call in batch]
+        few = [call for batch in recorded[: TRIED // IMAGES] for call in batch]
         best: dict[str, Any] = {}
         for threads, lanes in ((1, cores), (cores, 1)):
             loaded = [ProcessLoader(setup.store, setup.device, threads).network(name) for _ in range(lanes)]
-            for network in loaded:
-                network.run(recorded[0])
             for batch in (0, *BATCHES):  # 0: as the enricher made them
-                took = seconds(loaded, regroup(recorded, batch) if batch else recorded)
+                took = seconds(loaded, regroup(few, batch) if batch else few)
                 if not best or took < best["seconds"]:
                     best = {"seconds": took, "batch": batch, "threads": threads, "lanes": lanes}
-        best["ms_per_image"] = best.pop("seconds") * 1000 / len(paths)
-        networks[name] = best
+        loaded = [ProcessLoader(setup.store, setup.device, best["threads"]).network(name) for _ in range(best["lanes"])]
+        took = seconds(loaded, regroup(calls, best["batch"]) if best["batch"] else calls)
+        networks[name] = {**best, "seconds": took, "ms_per_image": took * 1000 / len(paths)}
     total = sum(entry["ms_per_image"] for entry in networks.values())
     return {"networks": networks, "images_per_second": 1000 / total if total else None}
 

@@ -22,6 +22,11 @@ from benchmarks.progress import progress
 
 Report = dict[str, Any]
 
+#: images that a daemon works on before the clock starts: runtimes take memory for each shape that they meet
+WARM = 32
+#: seconds between looks at whether an image is finished
+POLL_S = 0.05
+
 
 def run_module(module: str, folder: Path, arguments: Report) -> Any:
     """Runs another benchmark module in a process of its own; its last line is JSON."""
@@ -37,9 +42,7 @@ def through_the_daemon(uri: str, folder: Path, paths: list[Path], settings: Repo
     """Inserts all documents at once into a warm daemon and waits until every one is finished."""
     images: Any = MongoClient(uri)["pipeline"]["images"]
     with daemon(folder, settings) as process:
-        warm = [{"_id": f"warm-{n}", "source": str(path)} for n, path in enumerate(paths[:16])]
-        images.insert_many(warm)
-        _until(images, len(warm))
+        _insert(images, "warm", paths[:WARM])
         cpu, peak, stop = process.cpu_s(), [0.0], threading.Event()
 
         def watch_memory() -> None:
@@ -49,15 +52,14 @@ def through_the_daemon(uri: str, folder: Path, paths: list[Path], settings: Repo
         watcher = threading.Thread(target=watch_memory)
         watcher.start()
         started = time.perf_counter()
-        images.insert_many([{"_id": n, "source": str(path)} for n, path in enumerate(paths)])
-        _until(images, len(warm) + len(paths))
+        _insert(images, "image", paths)
         took = time.perf_counter() - started
         cpu = process.cpu_s() - cpu
         stop.set()
         watcher.join()
     states = {s["_id"]: s["n"] for s in images.aggregate([{"$group": {"_id": "$enrichment.state", "n": {"$sum": 1}}}])}
     stages: Report = {}
-    for document in images.find({"_id": {"$type": "int"}}, {"enrichments": 1}):
+    for document in images.find({"_id": {"$regex": "^image"}}, {"enrichments": 1}):
         for name, entry in document["enrichments"].items():
             stages[name] = stages.get(name, 0.0) + entry["run"].get("ms", 0.0) / len(paths)
     return {
@@ -71,10 +73,14 @@ def through_the_daemon(uri: str, folder: Path, paths: list[Path], settings: Repo
     }
 
 
-def _until(images: Any, count: int) -> None:
-    while (done := images.count_documents({"enrichment.state": {"$gt": ""}})) < count:
-        progress(f"{done} of {count} images through the daemon")
-        time.sleep(0.05)
+def _insert(images: Any, name: str, paths: list[Path]) -> None:
+    """Inserts documents at once and waits until each is finished: asks for one at a time, the last first, as the server
+    has the same cores."""
+    images.insert_many([{"_id": f"{name}-{n}", "source": str(path)} for n, path in enumerate(paths)])
+    for n in reversed(range(len(paths))):
+        while "state" not in (images.find_one({"_id": f"{name}-{n}"}, {"enrichment.state": 1}).get("enrichment") or {}):
+            progress(f"{len(paths)} images through the daemon")
+            time.sleep(POLL_S)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Report:
@@ -134,7 +140,7 @@ def _cell(value: Any) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of .jpg files; default: photos of the packages")
-    parser.add_argument("--count", type=int, default=80, help="images to work on")
+    parser.add_argument("--count", type=int, default=160, help="images to work on")
     parser.add_argument("--enrichers", help="names, separated by commas; default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "auto"])
     parser.add_argument("--threads", type=int, default=0, help="cores to use; 0: all")
