@@ -26,7 +26,7 @@ from enrichers.loading import ProcessLoader
 Inputs = dict[str, NDArray[Any]]
 
 #: batch sizes that are tried for each network
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 8)
 #: images that the enrichers are given at a time
 IMAGES = 8
 #: images on whose calls batch sizes and placements are tried; the best is then measured on those of all
@@ -129,13 +129,15 @@ def measure(setup: app.Setup, paths: Sequence[Path], cores: int) -> dict[str, An
     for name, recorded in record(setup, paths, IMAGES).items():
         calls = [call for batch in recorded for call in batch]
         few = [call for batch in recorded[: TRIED // IMAGES] for call in batch]
-        best: dict[str, Any] = {}
+        tried: list[dict[str, Any]] = []
         for threads, lanes in ((1, cores), (cores, 1)):
             loaded = [ProcessLoader(setup.store, setup.device, threads).network(name) for _ in range(lanes)]
             for batch in (0, *BATCHES):  # 0: as the enricher made them
                 took = seconds(loaded, regroup(few, batch) if batch else few)
-                if not best or took < best["seconds"]:
-                    best = {"seconds": took, "batch": batch, "threads": threads, "lanes": lanes}
+                tried.append({"seconds": took, "batch": batch, "threads": threads, "lanes": lanes})
+        if any(entry["seconds"] == float("inf") for entry in tried):
+            tried = [entry for entry in tried if not entry["batch"]]
+        best = min(tried, key=lambda entry: entry["seconds"])
         loaded = [ProcessLoader(setup.store, setup.device, best["threads"]).network(name) for _ in range(best["lanes"])]
         took = seconds(loaded, regroup(calls, best["batch"]) if best["batch"] else calls)
         networks[name] = {**best, "seconds": took, "ms_per_image": took * 1000 / len(paths)}
