@@ -368,5 +368,6 @@ async def forget(collections: Collections, identity: Identity) -> int:
     await project(collections, face_ids=ids)
     await collections.state.delete_many({"kind": "recognition", "identities": {"$in": gone}})
     await collections.identities.delete_many({"_id": {"$in": gone}})  # last: at this the daemons forget as well
+    await collections.audit.delete_many({"identities": {"$in": gone}})  # what a daemon noted meanwhile
     await audit_store.insert(collections, audit_store.entry("forget", now, [], count=len(ids)))
     return len(ids)

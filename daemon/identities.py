@@ -539,13 +539,15 @@ async def project_names(collections: Collections) -> int:
 
 async def note_name(collections: Collections, document: Document) -> None:
     """Notes as a decision the name of an identity that nobody decided on with enrichd: first the decision, then, unless
-    the name changed again, that it is noted."""
+    the name changed again, that it is noted. Of a person who is forgotten meanwhile nothing stays."""
     id, name, before = document["_id"], document.get("name"), document.get("decided_name")
     await audit_store.note_name(collections, id, before, name, document.get("updated_at"))
     await collections.identities.update_one(
         {"_id": id, "name": name, "decided_name": before},
         {"$set": {"decided_name": name, "updated_at": datetime.now(UTC)}},
     )
+    if await collections.identities.find_one({"_id": id}, {"_id": 1}) is None:
+        await collections.audit.delete_many({"identities": id})
 
 
 async def watch_identities(collections: Collections, exemplars: Exemplars) -> None:

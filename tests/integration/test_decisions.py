@@ -11,7 +11,7 @@ from bson import ObjectId
 from daemon import decisions
 from daemon.config import Identities
 from daemon.faces import write_faces
-from daemon.identities import recluster
+from daemon.identities import note_name, recluster
 from daemon.store import faces as face_store
 from daemon.store.collections import Collections, Document
 from daemon.store.identities import Identity, identity
@@ -167,6 +167,16 @@ async def test_a_forgotten_person_leaves_nothing_and_does_not_come_back(people: 
     await people.recluster()
     assert await people.identities(0) == {None}
     assert await people.collections.faces.count_documents({"verdict": "forgotten"}) == SHOTS + 1
+
+
+async def test_the_name_of_a_person_forgotten_meanwhile_is_not_noted(people: People) -> None:
+    one = await people.identity(0)
+    await people.collections.identities.update_one({"_id": one.id}, {"$set": {"name": "Ada"}})
+    read = await people.collections.identities.find_one({"_id": one.id})
+    assert read is not None
+    await decisions.forget(people.collections, one)
+    await note_name(people.collections, read)
+    assert not [entry async for entry in people.collections.audit.find() if "Ada" in repr(entry)]
 
 
 async def test_an_undone_decision_cannot_be_undone_again(people: People) -> None:
