@@ -188,7 +188,7 @@ class Pipeline:
         self._forms = {enricher.name: enricher.form for enricher in enrichers}
         self._requires = {step.name: step.requires for step in plan.steps}
         self._units = units_of(enrichers)
-        lanes = lanes_of(self._units, inference.cores)
+        lanes = lanes_of(self._units, inference.cores, device)
         self._batchers = {unit.name: _batcher(unit, inference, wait_s, lanes, self._metrics) for unit in self._units}
         self._keys = itertools.count()
         self._room = asyncio.Semaphore(in_flight)
