@@ -24,7 +24,7 @@ class Text(Enricher):
     """Lines with what they say, where they stand and how sure that is; the whole as plain text in reading order."""
 
     name: ClassVar[str] = "text"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     concurrent: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("opencv-python-headless",)
     defaults: ClassVar[Mapping[str, Any]] = {
